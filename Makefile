@@ -1,0 +1,34 @@
+# Each target works alone on a fresh machine: `setup` makes .venv first, and is instant when nothing changed.
+.PHONY: setup quickstart test lint types ci clean
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help
+help:
+	@echo "make quickstart   learn a world, train inside it, measure in the real one (ARGS='--seed 1', '--smoke', ...)"
+	@echo "make test         the fast tests, sandbox included"
+	@echo "make lint types   what the gate asks of the code"
+	@echo "make ci           everything the gate runs"
+
+setup:
+	@sh scripts/setup.sh
+
+quickstart: setup
+	@$(BIN)/agentworld quickstart $(ARGS)
+
+test: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not server" $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+ci:
+	@.ci/run
+
+clean:
+	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
