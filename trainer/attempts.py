@@ -1,0 +1,128 @@
+"""Attempts and versions: which starts a run had, and which weights its final ones descend from.
+
+Owns: the attempt counter, the log of minted versions, the decision where an attempt begins.
+Refuses: torch, process groups, training.
+
+    runs/<name>/attempts.json     one record per attempt, written before anything carries its number
+    runs/<name>/versions.jsonl    one line per minted version, written before it is published
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rollout.errors import CheckpointError
+from rollout.types import Version
+from trainer.checkpoint import Checkpoint, Layout, Survey, check_layout, survey, write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of a run: its number (from 1) and the step it resumed from (0: from the beginning)."""
+
+    attempt: int
+    resumed_step: int
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an attempt begins: its number, the checkpoint it resumes from, and what that costs."""
+
+    attempt: int
+    checkpoint: Checkpoint | None
+    restored: tuple[str, ...]
+    lost: tuple[str, ...]
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.manifest.step if self.checkpoint else 0
+
+    def __str__(self) -> str:
+        where = f"resumes from {self.checkpoint.path.name}" if self.checkpoint else "starts from the beginning"
+        restored = f"; restored: {', '.join(self.restored)}" if self.restored else ""
+        lost = f"; lost: {', '.join(self.lost)}" if self.lost else ""
+        return f"attempt {self.attempt} {where}{restored}{lost}"
+
+
+def read_attempts(run_dir: str | Path) -> tuple[Attempt, ...]:
+    """All attempts of a run, oldest first. Raises CheckpointError if the record is unreadable."""
+    file = Path(run_dir) / "attempts.json"
+    if not file.exists():
+        return ()
+    try:
+        return tuple(Attempt(**record) for record in json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{file}: unreadable attempt record ({type(error).__name__})") from error
+
+
+def begin_attempt(run_dir: str | Path, layout: Layout) -> Start:
+    """Choose the checkpoint to resume from and persist a new attempt number, before anything carries it.
+
+    Torn folders are reported in ``lost`` and removed: the Trainer would otherwise write its next checkpoint
+    of that step between their remains. Raises CheckpointError where the layout has changed.
+    """
+    run_dir = Path(run_dir)
+    found = survey(run_dir)
+    if found.newest:
+        check_layout(found.newest, layout)
+    step = found.newest.manifest.step if found.newest else 0
+    attempts = read_attempts(run_dir)
+    start = Start(
+        attempt=(attempts[-1].attempt if attempts else 0) + 1,
+        checkpoint=found.newest,
+        restored=("model", "optimiser", "scheduler", "RNG", "rollout state") if found.newest else (),
+        lost=_lost(found, step, in_lineage(read_versions(run_dir), attempts)),
+    )
+    record = (*attempts, Attempt(attempt=start.attempt, resumed_step=step, started=time.time()))
+    write_atomic(run_dir / "attempts.json", json.dumps([asdict(entry) for entry in record], indent=1))
+    for folder, _ in found.torn:
+        shutil.rmtree(folder)
+    return start
+
+
+def _lost(found: Survey, step: int, versions: Sequence[Version]) -> tuple[str, ...]:
+    reached = max((version.step for version in versions), default=0)
+    steps = (f"optimiser steps {step + 1} to {reached}",) if reached > step else ()
+    return (*steps, *(f"torn {folder.name} ({reason})" for folder, reason in found.torn))
+
+
+def record_version(run_dir: str | Path, version: Version) -> None:
+    """Persist a minted version; call it before the version is published."""
+    with (Path(run_dir) / "versions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps([version.attempt, version.step]) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_versions(run_dir: str | Path) -> tuple[Version, ...]:
+    """Every version ever minted, in order. A last line cut short by a crash was never published: it is skipped."""
+    file = Path(run_dir) / "versions.jsonl"
+    if not file.exists():
+        return ()
+    versions: list[Version] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            attempt, step = json.loads(line)
+        except ValueError:
+            continue
+        versions.append(Version(attempt, step))
+    return tuple(versions)
+
+
+def in_lineage(versions: Sequence[Version], attempts: Sequence[Attempt]) -> tuple[Version, ...]:
+    """Versions that the final weights descend from: no later attempt resumed from before them.
+
+    Example: attempt 1 reached step 25, attempt 2 resumed from 20. Versions (1, 21..25) are void.
+    """
+    return tuple(
+        version
+        for version in versions
+        if all(version.step <= later.resumed_step for later in attempts if later.attempt > version.attempt)
+    )
