@@ -1,0 +1,279 @@
+"""How close predicted observations are to real ones.
+
+Owns: the sample, the two ways of asking (teacher-forced: real history; free-running: the model's own), the two
+matches and the baseline that copies from the state. Refuses: verdicts (``worldmodel.vetting``) and judges.
+
+Exact: the strings are equal. Normalised: equal after runs of blanks within each line become one space, blanks at
+line ends and blank lines at the end are dropped. The headline is the macro mean of exact over command classes,
+teacher-forced, with silent transitions (empty real observation) at most 30 % of the sample. A prediction that never
+came (``WorldFault``) counts as a miss and in ``faults``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rollout.errors import WorldFault
+from rollout.seeds import derive_seed
+from rollout.types import World
+from worldmodel.types import Episode, Exchange, PredictRequest, Transition, WorldModel, WorldSpec, split_probes
+
+Candidates = Callable[[World, str], Sequence[str]]
+SpecOf = Callable[[World], WorldSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class FidelitySettings:
+    """``max_transitions`` and ``max_free_episodes`` bound the two passes (None: all). ``temperature`` 0 asks for the
+    most likely observation. ``examples`` misses per command class are kept in the result."""
+
+    max_transitions: int | None = None
+    max_free_episodes: int | None = None
+    max_silent_share: float = 0.3
+    concurrency: int = 16
+    temperature: float = 0.0
+    seed: int = 0
+    deadline_seconds: float = 120.0
+    examples: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One predicted observation beside the real one. ``predicted`` None: the world model failed."""
+
+    transition: Transition
+    predicted: str | None
+    baseline: bool
+
+    @property
+    def exact(self) -> bool:
+        return self.predicted == self.transition.observation
+
+    @property
+    def normalised(self) -> bool:
+        return self.predicted is not None and normalise(self.predicted) == normalise(self.transition.observation)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Shares over ``n`` transitions."""
+
+    n: int
+    exact: float
+    normalised: float
+    baseline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One way of asking. ``macro`` means over command classes, ``micro`` over transitions; ``by_depth`` holds only
+    transitions that depend on at least one state-changing step; ``by_turn`` leaves probes out."""
+
+    macro: Match
+    micro: Match
+    by_class: Mapping[str, Match]
+    by_depth: Mapping[int, Match]
+    by_turn: Mapping[int, Match]
+    faults: int
+
+
+@dataclass(frozen=True, slots=True)
+class FidelityResult:
+    model_id: str
+    n_episodes: int
+    silent_share: float
+    teacher_forced: Pass
+    free_running: Pass
+    misses: tuple[Mapping[str, str], ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def normalise(text: str) -> str:
+    lines = [re.sub(r"[ \t]+", " ", line).rstrip() for line in text.splitlines()]
+    return "\n".join(lines).rstrip("\n")
+
+
+def state_candidates(world: World, action: str) -> list[str]:
+    """What copying from the initial state could answer: nothing, or any text whose key (a path, or its last
+    component) stands in the action."""
+    words = set(re.split(r"[\s'\"|;&<>()]+", action))
+    found = [""]
+    pending: list[Mapping[str, Any]] = [world.state]
+    while pending:
+        for key, value in pending.pop().items():
+            if isinstance(value, Mapping):
+                pending.append(value)
+            elif isinstance(value, str) and words & {key, f"./{key}", key.rsplit("/", 1)[-1]}:
+                found.append(value.rstrip("\n"))
+    return found
+
+
+def choose(transitions: Sequence[Transition], settings: FidelitySettings) -> list[Transition]:
+    """A stable pseudo-random sample with at most ``max_silent_share`` silent transitions."""
+
+    def order(t: Transition) -> bytes:
+        return hashlib.sha256(f"{settings.seed}/{t.episode}/{t.turn}/{t.probe}/{t.action}".encode()).digest()
+
+    shuffled = sorted(transitions, key=order)
+    speaking = [t for t in shuffled if t.observation]
+    silent = [t for t in shuffled if not t.observation]
+    share, limit = settings.max_silent_share, settings.max_transitions
+    if limit is not None:
+        speaking = speaking[: max(limit - int(share * limit), limit - len(silent))]
+    room = int(share / (1 - share) * len(speaking)) if share < 1 else len(silent)
+    if limit is not None:
+        room = min(room, limit - len(speaking))
+    return speaking + silent[:room]
+
+
+async def measure(
+    episodes: Iterable[Episode],
+    model: WorldModel,
+    spec: SpecOf,
+    settings: FidelitySettings,
+    candidates: Candidates = state_candidates,
+) -> FidelityResult:
+    """Both passes over recorded ``episodes``; ``spec`` is the domain's. At most ``concurrency`` predictions are in
+    flight, so that a batching sampler can fill its batches."""
+    started = time.monotonic()
+    known = list(episodes)
+    sample = choose([t for episode in known for t in episode.transitions], settings)
+    asker = _Asker(model, spec, settings, candidates)
+    forced = await asker.teacher_forced(known, sample)
+    free = await asker.free_running(known[: settings.max_free_episodes])
+    return FidelityResult(
+        model_id=model.model_id,
+        n_episodes=len(known),
+        silent_share=sum(not t.observation for t in sample) / len(sample) if sample else 0.0,
+        teacher_forced=summarise(forced),
+        free_running=summarise(free),
+        misses=_misses(forced, settings.examples),
+        seconds=time.monotonic() - started,
+    )
+
+
+def summarise(compared: Sequence[Compared]) -> Pass:
+    by_class = _by(compared, lambda c: c.transition.command_class)
+    return Pass(
+        macro=_macro(list(by_class.values()), len(compared)),
+        micro=match(compared),
+        by_class=by_class,
+        by_depth=_by([c for c in compared if c.transition.depth > 0], lambda c: c.transition.depth),
+        by_turn=_by([c for c in compared if not c.transition.probe], lambda c: c.transition.turn),
+        faults=sum(c.predicted is None for c in compared),
+    )
+
+
+def match(compared: Sequence[Compared]) -> Match:
+    n = len(compared)
+    if not n:
+        return Match(0, 0.0, 0.0, 0.0)
+    return Match(
+        n,
+        sum(c.exact for c in compared) / n,
+        sum(c.normalised for c in compared) / n,
+        sum(c.baseline for c in compared) / n,
+    )
+
+
+def table_rows(result: FidelityResult) -> list[tuple[str, ...]]:
+    """Rows of (what, n, exact, normalised, copy baseline, free-running exact), the header first, as text."""
+    forced, free = result.teacher_forced, result.free_running
+    rows: list[tuple[str, ...]] = [("", "n", "exact", "normalised", "copy baseline", "free-running exact")]
+    rows.append(_row("macro over classes", forced.macro, free.macro))
+    rows.append(_row("all transitions", forced.micro, free.micro))
+    rows += [_row(name, m, free.by_class.get(name)) for name, m in forced.by_class.items()]
+    rows += [_row(f"depth {d}", m, free.by_depth.get(d)) for d, m in forced.by_depth.items()]
+    rows += [_row(f"turn {t + 1}", m, free.by_turn.get(t)) for t, m in forced.by_turn.items()]
+    return rows
+
+
+class _Asker:
+    """Holds one measurement: the model, its slots and its settings."""
+
+    def __init__(self, model: WorldModel, spec: SpecOf, settings: FidelitySettings, candidates: Candidates) -> None:
+        self.model, self.spec, self.settings, self.candidates = model, spec, settings, candidates
+        self.slots = asyncio.Semaphore(settings.concurrency)
+
+    async def teacher_forced(self, episodes: Sequence[Episode], sample: Sequence[Transition]) -> list[Compared]:
+        chosen = set(sample)
+        jobs: list[tuple[Episode, tuple[Exchange, ...], Transition]] = []
+        for episode in episodes:
+            steps, probes = split_probes(episode.transitions)
+            history = tuple(Exchange(t.action, t.observation) for t in steps)
+            jobs += [(episode, history[:i], t) for i, t in enumerate(steps) if t in chosen]
+            jobs += [(episode, history, t) for t in probes if t in chosen]
+        jobs.sort(key=lambda job: sum(len(e.action) + len(e.observation) for e in job[1]))  # even batches
+        return list(await asyncio.gather(*(self.compare(*job) for job in jobs)))
+
+    async def free_running(self, episodes: Sequence[Episode]) -> list[Compared]:
+        results = await asyncio.gather(*(self.run_free(episode) for episode in episodes))
+        return [compared for result in results for compared in result]
+
+    async def run_free(self, episode: Episode) -> list[Compared]:
+        steps, probes = split_probes(episode.transitions)
+        history: tuple[Exchange, ...] = ()
+        done = []
+        for step in steps:
+            compared = await self.compare(episode, history, step)
+            done.append(compared)
+            history = (*history, Exchange(step.action, compared.predicted or ""))
+        return done + list(await asyncio.gather(*(self.compare(episode, history, probe) for probe in probes)))
+
+    async def compare(self, episode: Episode, history: tuple[Exchange, ...], t: Transition) -> Compared:
+        baseline = t.observation in self.candidates(episode.world, t.action)
+        seed = derive_seed(self.settings.seed, t.episode, t.turn, t.action)
+        async with self.slots:
+            deadline = time.monotonic() + self.settings.deadline_seconds
+            request = PredictRequest(
+                self.spec(episode.world), history, t.action, seed, deadline, t.episode, self.settings.temperature
+            )
+            try:
+                return Compared(t, (await self.model.predict(request)).observation, baseline)
+            except WorldFault:
+                return Compared(t, None, baseline)
+
+
+def _by(compared: Sequence[Compared], key: Callable[[Compared], Any]) -> dict[Any, Match]:
+    groups: dict[Hashable, list[Compared]] = defaultdict(list)
+    for item in compared:
+        groups[key(item)].append(item)
+    return {name: match(groups[name]) for name in sorted(groups)}  # type: ignore[type-var]
+
+
+def _macro(classes: Sequence[Match], n: int) -> Match:
+    if not classes:
+        return Match(0, 0.0, 0.0, 0.0)
+    k = len(classes)
+    return Match(
+        n,
+        sum(m.exact for m in classes) / k,
+        sum(m.normalised for m in classes) / k,
+        sum(m.baseline for m in classes) / k,
+    )
+
+
+def _misses(compared: Sequence[Compared], per_class: int) -> tuple[Mapping[str, str], ...]:
+    kept: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+    for item in compared:
+        t = item.transition
+        if not item.exact and item.predicted is not None and len(kept[t.command_class]) < per_class:
+            real = {"class": t.command_class, "episode": t.episode, "action": t.action, "real": t.observation}
+            kept[t.command_class].append({**real, "predicted": item.predicted})
+    return tuple(miss for name in sorted(kept) for miss in kept[name])
+
+
+def _row(name: str, forced: Match, free: Match | None) -> tuple[str, ...]:
+    shares = (forced.exact, forced.normalised, forced.baseline, *([free.exact] if free and free.n else []))
+    cells = [f"{share:.1%}" for share in shares]
+    return (name, str(forced.n), *cells, *["-"] * (4 - len(cells)))
