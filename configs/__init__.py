@@ -1,0 +1,1 @@
+"""Complete experiment files, shipped with the wheel as ``launch.configs``."""
