@@ -1,0 +1,1 @@
+"""Engines behind ``protocols.Sampler``. Importing this package loads none of them."""
