@@ -1,0 +1,353 @@
+"""Finished groups -> training rows -> one padded rectangle of numpy columns (crossing 2: tokens -> tensors).
+
+Owns: segments, boundary checks, advantages on whole groups, padding rows and what keeps them neutral, the slice of
+one rank. Refuses, with ``BatchRefused``: anything that is not a complete, scorable, finite, in-lineage row of the
+agreed size. Imports no torch: ``trainer.grpo`` wraps the columns.
+
+Example: prompt ``[1 2 3]``, completion ``[7 8]``, observation ``[4 5]``, completion ``[9]`` becomes
+``prompt_ids = 1 2 3``, ``completion_ids = 7 8 4 5 9``, ``mask = 1 1 0 0 1``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from rollout.errors import AgentworldError
+from rollout.types import Batch, Group, Trajectory, Version
+
+ROW_MEAN_LOSSES = frozenset({"grpo", "sapo", "dr_grpo", "luspo"})  # divide by the number of rows
+TOKEN_MEAN_LOSSES = frozenset({"dapo", "cispo", "vespo"})  # divide by the number of trained tokens
+STD_EPSILON = 1e-4  # GRPOTrainer's
+Scale = Literal["group", "batch", "none"]
+
+
+class BatchRefused(AgentworldError):
+    """A batch broke the contract between rollouts and trainer; the message names step, group and member."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training sequence. All ``_T`` fields have the completion's length T >= 1.
+
+    ``mask`` 1 = sampled by the policy; ``versions`` is None exactly where ``mask`` is 0; ``logprobs`` (None: not
+    reported) are 0.0 there. ``keep`` False hides the whole completion from attention and loss (padding rows,
+    masked truncated completions).
+    """
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    mask: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    versions: tuple[Version | None, ...]
+    name: str
+    advantage: float = 0.0
+    keep: bool = True
+    padding: bool = False
+
+    @property
+    def trained_tokens(self) -> int:
+        return sum(self.mask) if self.keep else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the trainer can take. Lengths in tokens, ``rows`` per generation batch over all ranks."""
+
+    rows: int
+    group_size: int
+    max_row_length: int
+    max_completion_length: int
+    temperature: float
+    vocab_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The global rectangle of one generation batch, the same on every rank."""
+
+    rows: tuple[Row, ...]
+    rewards: np.ndarray  # [trajectories], nan = unscorable
+    advantages: np.ndarray  # [trajectories], before any scale correction
+    zero_std: np.ndarray  # [trajectories] bool
+    trajectories: tuple[Trajectory, ...]
+    row_scale: float
+
+    @property
+    def num_items(self) -> int:
+        """Trained tokens of the generation batch: TRL's ``num_items_in_batch``."""
+        return sum(row.trained_tokens for row in self.rows)
+
+    @property
+    def padding(self) -> int:
+        return sum(row.padding for row in self.rows)
+
+    def local(self, rank: int, world: int) -> tuple[Row, ...]:
+        """The contiguous slice of one rank."""
+        share = len(self.rows) // world
+        return self.rows[rank * share : (rank + 1) * share]
+
+
+def segments(trajectory: Trajectory) -> tuple[Row, ...]:
+    """Training rows of one trajectory. Context is append-only, so an episode is one segment."""
+    where = f"group {trajectory.group} member {trajectory.member}"
+    if not trajectory.turns:
+        raise BatchRefused(f"{where}: scored but has no turn")
+    ids: list[int] = []
+    mask: list[int] = []
+    logprobs: list[float] = []
+    versions: list[Version | None] = []
+    reported = all(turn.completion.logprobs for turn in trajectory.turns)
+    for k, turn in enumerate(trajectory.turns):
+        done = turn.completion
+        if not done.ids:
+            raise BatchRefused(f"{where} turn {k}: empty completion")
+        if len(done.versions) != len(done.ids) or (reported and len(done.logprobs) != len(done.ids)):
+            raise BatchRefused(
+                f"{where} turn {k}: {len(done.ids)} ids, {len(done.logprobs)} logprobs, {len(done.versions)} versions"
+            )
+        context = turn.context_ids if k else ()
+        ids += [*context, *done.ids]
+        mask += [0] * len(context) + [1] * len(done.ids)
+        logprobs += [0.0] * len(context) + list(done.logprobs)
+        versions += [*([None] * len(context)), *done.versions]
+    row = Row(
+        prompt_ids=trajectory.turns[0].context_ids,
+        completion_ids=tuple(ids),
+        mask=tuple(mask),
+        logprobs=tuple(logprobs) if reported else None,
+        versions=tuple(versions),
+        name=where,
+    )
+    return (row,)
+
+
+def check_row(row: Row, limits: Limits, current: Version, resumed_at: int) -> None:
+    """Refuse a row whose parts disagree, or whose tokens come from weights outside the run's lineage."""
+    length = len(row.completion_ids)
+    if not row.prompt_ids:
+        raise BatchRefused(f"{row.name}: empty prompt")
+    if length == 0:
+        raise BatchRefused(f"{row.name}: empty completion")
+    lengths = (length, len(row.mask), len(row.versions), length if row.logprobs is None else len(row.logprobs))
+    if len(set(lengths)) != 1:
+        raise BatchRefused(f"{row.name}: lengths differ (ids, mask, versions, logprobs) = {lengths}")
+    if any(m not in (0, 1) for m in row.mask):
+        raise BatchRefused(f"{row.name}: mask holds values outside {{0, 1}}")
+    if row.mask[-1] != 1:
+        raise BatchRefused(f"{row.name}: does not end on a sampled token")
+    for t, (flag, version) in enumerate(zip(row.mask, row.versions, strict=True)):
+        if (flag == 1) != (version is not None):
+            raise BatchRefused(f"{row.name}: token {t} has mask {flag} and policy version {version}")
+    if row.logprobs is not None and not all(
+        math.isfinite(value) and value <= 1e-3 for flag, value in zip(row.mask, row.logprobs, strict=True) if flag
+    ):
+        raise BatchRefused(f"{row.name}: a logprob of a sampled token is not finite or is above 0")
+    _check_size(row, limits)
+    _check_versions(row, current, resumed_at)
+
+
+def _check_size(row: Row, limits: Limits) -> None:
+    length = len(row.completion_ids)
+    if len(row.prompt_ids) + length > limits.max_row_length:
+        raise BatchRefused(
+            f"{row.name}: {len(row.prompt_ids) + length} tokens exceed trainer.max_row_length {limits.max_row_length}"
+        )
+    if length > limits.max_completion_length:
+        raise BatchRefused(
+            f"{row.name}: completion of {length} tokens exceeds trl.max_completion_length"
+            f" {limits.max_completion_length}"
+        )
+    ids = (*row.prompt_ids, *row.completion_ids)
+    if min(ids) < 0 or (limits.vocab_size is not None and max(ids) >= limits.vocab_size):
+        raise BatchRefused(f"{row.name}: a token id lies outside the vocabulary of {limits.vocab_size}")
+
+
+def _check_versions(row: Row, current: Version, resumed_at: int) -> None:
+    for version in {v for v in row.versions if v is not None}:
+        void = version.attempt < current.attempt and version.step > resumed_at
+        if version.attempt > current.attempt or version.step > current.step or void:
+            raise BatchRefused(f"{row.name}: sampled by {version}, which is not in the lineage of {current}")
+
+
+def group_advantages(
+    rewards: Sequence[np.ndarray], scale: Scale = "group"
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Advantages [G] and zero-variance flags [G] per group, as TRL's ``sum_then_normalize``.
+
+    Mean and Bessel-corrected deviation (+ 1e-4) over the scorable members; nan rewards, and groups with fewer than
+    two scorable members, get 0. ``batch`` divides by the deviation over all groups, ``none`` by 1.
+    """
+    everything = np.concatenate(rewards) if rewards else np.zeros(0)
+    batch_std = _std(everything)
+    advantages, flat = [], []
+    for group in rewards:
+        std = batch_std if scale == "batch" else _std(group)
+        scorable = np.isfinite(group)
+        value = np.zeros(len(group))
+        if scorable.sum() >= 2:
+            value[scorable] = group[scorable] - group[scorable].mean()
+            if scale != "none":
+                value /= std + STD_EPSILON
+        advantages.append(value)
+        flat.append(np.full(len(group), bool(abs(std) <= 1e-8)))
+    return advantages, flat
+
+
+def _std(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.std(ddof=1)) if len(known) > 1 else math.nan
+
+
+def plan_batch(
+    batch: Batch,
+    limits: Limits,
+    current: Version,
+    *,
+    scale: Scale = "group",
+    loss_type: str = "dapo",
+    truncated_unless: frozenset[int] | None = None,
+    padding_id: int = 0,
+    neutral: Mapping[str, bool] | None = None,
+    resumed_at: int = 0,
+) -> Plan:
+    """Check, score and pad one batch into the fixed rectangle of ``limits.rows`` rows.
+
+    ``truncated_unless``: hide completions whose last id is not among these (``mask_truncated_completions``).
+    ``neutral``: which features forbid padding here, see ``refuse_padding``. Raises ``BatchRefused``.
+    """
+    _check_groups(batch, limits)
+    rewards = [_rewards(group) for group in batch.groups]
+    advantages, zero_std = group_advantages(rewards, scale)
+    blocks: list[list[Row]] = []
+    for group, group_reward, group_advantage in zip(batch.groups, rewards, advantages, strict=True):
+        block: list[Row] = []
+        for trajectory, reward, advantage in zip(group.members, group_reward, group_advantage, strict=True):
+            if math.isnan(reward):
+                continue
+            if trajectory.sampling.temperature != limits.temperature:
+                raise BatchRefused(
+                    f"group {group.id}: sampled at temperature {trajectory.sampling.temperature},"
+                    f" trained at trl.temperature {limits.temperature}"
+                )
+            for row in segments(trajectory):
+                check_row(row, limits, current, resumed_at)
+                keep = truncated_unless is None or row.completion_ids[-1] in truncated_unless
+                block.append(replace(row, advantage=float(advantage), keep=keep))
+        blocks.append(block)
+    rows = _rectangle(blocks, limits, padding_id)
+    real = sum(not row.padding for row in rows)
+    if real == 0:
+        raise BatchRefused(f"step {batch.step}: no scorable trajectory in {len(batch.groups)} groups")
+    row_scale = 1.0
+    if real < len(rows):
+        refuse_padding(loss_type, neutral or {})
+        if loss_type in ROW_MEAN_LOSSES:
+            row_scale = len(rows) / real
+            rows = [replace(row, advantage=row.advantage * row_scale) for row in rows]
+    return Plan(
+        rows=tuple(rows),
+        rewards=np.concatenate(rewards),
+        advantages=np.concatenate(advantages),
+        zero_std=np.concatenate(zero_std),
+        trajectories=tuple(member for group in batch.groups for member in group.members),
+        row_scale=row_scale,
+    )
+
+
+def refuse_padding(loss_type: str, features: Mapping[str, bool]) -> None:
+    """Padding rows must change nothing (decision 17).
+
+    ``features``: ``entropy_bonus``, ``kl`` and ``one_micro_batch`` (one process, one micro-batch per generation
+    batch: then every mean over tokens already runs over the real ones alone). Raises ``BatchRefused``.
+    """
+    if features.get("entropy_bonus") and not features.get("one_micro_batch"):
+        raise BatchRefused(
+            "padding rows are not neutral with an entropy bonus: refill failed rollouts, or train the generation batch"
+            " as one micro-batch on one process, or set trl.entropy_coef to 0"
+        )
+    if loss_type == "bnpo" and not features.get("one_micro_batch"):
+        raise BatchRefused("padding rows are not neutral for trl.loss_type bnpo: use dapo, or refill failed rollouts")
+    if loss_type in ROW_MEAN_LOSSES and features.get("kl"):
+        raise BatchRefused(
+            f"padding rows are not neutral for trl.loss_type {loss_type} with trl.beta > 0: use dapo, or beta 0"
+        )
+
+
+def _check_groups(batch: Batch, limits: Limits) -> None:
+    seen: set[str] = set()
+    for group in batch.groups:
+        if group.id in seen:
+            raise BatchRefused(f"step {batch.step}: group {group.id} appears twice")
+        seen.add(group.id)
+        members = [trajectory.member for trajectory in group.members]
+        if not members or len(members) > limits.group_size or len(set(members)) != len(members):
+            raise BatchRefused(
+                f"group {group.id}: members {members} do not fit trl.num_generations {limits.group_size}"
+            )
+        if any(trajectory.group != group.id for trajectory in group.members):
+            raise BatchRefused(f"group {group.id}: holds a trajectory of another group")
+    if not batch.groups or len(batch.groups) * limits.group_size > limits.rows:
+        raise BatchRefused(
+            f"step {batch.step}: {len(batch.groups)} groups of {limits.group_size} do not fit a generation batch of"
+            f" {limits.rows} rows"
+        )
+
+
+def _rewards(group: Group) -> np.ndarray:
+    values = [math.nan if t.score.reward is None else float(t.score.reward) for t in group.members]
+    for trajectory, value in zip(group.members, values, strict=True):
+        if trajectory.score.reward is not None and not math.isfinite(value):
+            raise BatchRefused(f"group {group.id} member {trajectory.member}: reward {value}; unscorable is None")
+    return np.asarray(values, dtype=np.float64)
+
+
+def _rectangle(blocks: Sequence[Sequence[Row]], limits: Limits, padding_id: int) -> list[Row]:
+    filler = Row((padding_id,), (padding_id,), (0,), (0.0,), (None,), "padding", keep=False, padding=True)
+    rows: list[Row] = []
+    for block in blocks:
+        rows += [*block, *[filler] * (limits.group_size - len(block))]
+    rows += [filler] * (limits.rows - len(rows))
+    return rows
+
+
+def columns(rows: Sequence[Row], pad_id: int, multiple: int | None = None) -> dict[str, np.ndarray]:
+    """Pad one rank's rows: prompts left, completions right, the way GRPOTrainer does.
+
+    Keys and shapes: ``prompt_ids``, ``prompt_mask`` (B, P); ``completion_ids``, ``completion_mask``, ``tool_mask``,
+    ``sampling_logps`` (nan where not reported) (B, T); ``advantages`` (B,).
+    """
+    width_p = _round_up(max(len(row.prompt_ids) for row in rows), multiple)
+    width_t = _round_up(max(len(row.completion_ids) for row in rows), multiple)
+    shape_p, shape_t = (len(rows), width_p), (len(rows), width_t)
+    out: dict[str, np.ndarray] = {
+        "prompt_ids": np.full(shape_p, pad_id, np.int64),
+        "prompt_mask": np.zeros(shape_p, np.int64),
+        "completion_ids": np.full(shape_t, pad_id, np.int64),
+        "completion_mask": np.zeros(shape_t, np.int64),
+        "tool_mask": np.ones(shape_t, np.int64),
+        "sampling_logps": np.zeros(shape_t, np.float32),
+        "advantages": np.asarray([row.advantage for row in rows], np.float32),
+    }
+    for b, row in enumerate(rows):
+        length = len(row.completion_ids)
+        out["prompt_ids"][b, width_p - len(row.prompt_ids) :] = row.prompt_ids
+        out["prompt_mask"][b, width_p - len(row.prompt_ids) :] = 1
+        out["completion_ids"][b, :length] = row.completion_ids
+        out["completion_mask"][b, :length] = int(row.keep)
+        out["tool_mask"][b, :length] = row.mask if row.keep else 0
+        out["sampling_logps"][b, :length] = math.nan if row.logprobs is None else row.logprobs
+    return out
+
+
+def _round_up(length: int, multiple: int | None) -> int:
+    return length if not multiple else -(-length // multiple) * multiple
+
+
+def ages(rows: Sequence[Row], current: Version) -> np.ndarray:
+    """Staleness of every trained token, in optimiser steps behind ``current``."""
+    return np.asarray([current.step - v.step for row in rows for v in row.versions if v is not None], np.int64)

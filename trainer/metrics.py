@@ -1,0 +1,104 @@
+"""Figures of one generation batch under TRL's names, and the run's ``metrics.jsonl``.
+
+Owns: names and definitions (they are GRPOTrainer's, so that dashboards keep working). Refuses: averaging over logging
+steps (the trainer does that) and anything that needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollout.types import Trajectory, Version
+from trainer.batch import Plan, ages
+
+
+def batch_metrics(plan: Plan, eos_and_pad: frozenset[int], current: Version) -> dict[str, float]:
+    """Reward, length and staleness figures over all ranks. Unscorable trajectories are counted, not averaged."""
+    real = [row for row in plan.rows if not row.padding]
+    lengths = np.asarray([sum(row.mask) for row in real], np.float64)
+    ended = np.asarray([row.completion_ids[-1] in eos_and_pad for row in real])
+    finished = lengths[ended] if ended.any() else np.zeros(1)
+    age = ages(real, current)
+    out = {
+        "reward": _mean(plan.rewards),
+        "reward_std": _std(plan.rewards),
+        "frac_reward_zero_std": float(plan.zero_std.mean()),
+        "completions/mean_length": float(lengths.mean()),
+        "completions/min_length": float(lengths.min()),
+        "completions/max_length": float(lengths.max()),
+        "completions/clipped_ratio": float((~ended).mean()),
+        "completions/mean_terminated_length": float(finished.mean()),
+        "completions/min_terminated_length": float(finished.min()),
+        "completions/max_terminated_length": float(finished.max()),
+        "sample/staleness_mean": float(age.mean()),
+        "sample/staleness_max": float(age.max()),
+        "rollout/unscorable": float(np.isnan(plan.rewards).sum()),
+        "rollout/turns_mean": float(np.mean([len(t.turns) for t in plan.trajectories])),
+        "batch/padding_rows": float(plan.padding),
+    }
+    for name, values in reward_columns(plan.trajectories).items():
+        column = np.asarray([math.nan if v is None else v for v in values], np.float64)
+        out[f"rewards/{name}/mean"], out[f"rewards/{name}/std"] = _mean(column), _std(column)
+    return out
+
+
+def reward_columns(trajectories: Sequence[Trajectory]) -> dict[str, list[float | None]]:
+    """One column per part of the score; the whole reward where a score has no parts."""
+    names = sorted({name for t in trajectories for name in t.score.parts})
+    if not names:
+        return {"score": [t.score.reward for t in trajectories]}
+    return {name: [t.score.parts.get(name) for t in trajectories] for name in names}
+
+
+def token_counts(plan: Plan) -> tuple[int, int]:
+    """(prompt tokens, sampled tokens) of the real rows: what ``num_tokens`` adds up."""
+    real = [row for row in plan.rows if not row.padding]
+    return sum(len(row.prompt_ids) for row in real), sum(sum(row.mask) for row in real)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _std(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.std(ddof=1)) if len(known) > 1 else math.nan
+
+
+class MetricsFile:
+    """Appends one JSON object per log call to ``metrics.jsonl``; survives restarts (attempts are lines' field)."""
+
+    def __init__(self, path: Path, attempt: int = 0) -> None:
+        self.path = path
+        self.attempt = attempt
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Numbers only; a nan is written as null so that every line is strict JSON."""
+        line: dict[str, Any] = {"step": step, "attempt": self.attempt, "time": round(time.time(), 3)}
+        for key, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                continue
+            number = float(value)
+            line[key] = (int(number) if number.is_integer() else number) if math.isfinite(number) else None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line, sort_keys=False) + "\n")
+            handle.flush()
+
+
+def append_durably(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON line and force it to disk (versions are persisted before they are published)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(record) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
