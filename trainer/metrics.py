@@ -1,7 +1,7 @@
 """Figures of one generation batch under TRL's names, and the run's ``metrics.jsonl``.
 
 Owns: names and definitions (they are GRPOTrainer's, so that dashboards keep working). Refuses: averaging over logging
-steps (the trainer does that) and anything that needs torch.
+steps (the trainer does that).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import TrainerCallback
 
 from rollout.types import Trajectory, Version
 from trainer.batch import Plan, ages
@@ -93,6 +94,17 @@ class MetricsFile:
         with self.path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line, sort_keys=False) + "\n")
             handle.flush()
+
+
+class MetricsCallback(TrainerCallback):
+    """Writes every log call of the main process to ``metrics.jsonl``."""
+
+    def __init__(self, path: Path, attempt: int = 0) -> None:
+        self.file = MetricsFile(path, attempt)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
+        if state.is_world_process_zero and logs:
+            self.file.write(state.global_step, logs)
 
 
 def append_durably(path: Path, record: Mapping[str, Any]) -> None:
