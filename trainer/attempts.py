@@ -1,16 +1,15 @@
 """Attempts and versions: which starts a run had, and which weights its final ones descend from.
 
-Owns: the attempt counter, the log of minted versions, the decision where an attempt begins.
+Owns: the attempt counter, the reading of minted versions, the decision where an attempt begins.
 Refuses: torch, process groups, training.
 
     runs/<name>/attempts.json     one record per attempt, written before anything carries its number
-    runs/<name>/versions.jsonl    one line per minted version, written before it is published
+    runs/<name>/versions.jsonl    one line per minted version, written by the trainer before it is published
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -93,14 +92,6 @@ def _lost(found: Survey, step: int, versions: Sequence[Version]) -> tuple[str, .
     return (*steps, *(f"torn {folder.name} ({reason})" for folder, reason in found.torn))
 
 
-def record_version(run_dir: str | Path, version: Version) -> None:
-    """Persist a minted version; call it before the version is published."""
-    with (Path(run_dir) / "versions.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps([version.attempt, version.step]) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def read_versions(run_dir: str | Path) -> tuple[Version, ...]:
     """Every version ever minted, in order. A last line cut short by a crash was never published: it is skipped."""
     file = Path(run_dir) / "versions.jsonl"
@@ -109,10 +100,9 @@ def read_versions(run_dir: str | Path) -> tuple[Version, ...]:
     versions: list[Version] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
-            attempt, step = json.loads(line)
-        except ValueError:
+            versions.append(Version(**json.loads(line)))
+        except (ValueError, TypeError):
             continue
-        versions.append(Version(attempt, step))
     return tuple(versions)
 
 

@@ -1,0 +1,121 @@
+"""Two processes under DeepSpeed, started through Ray Train: the same curve as one, also after a SIGKILL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.cluster import ClusterSettings, connected
+from launch.supervisor import supervise
+from rollout.types import Version
+from tests.distributed_case import ROOT, Case, Kill, recorded_batches, save_model, train
+from trainer.attempts import in_lineage, read_attempts, read_versions
+from trainer.checkpoint import Layout, latest, survey
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+ONE = ClusterSettings(num_processes=1)
+ZERO2 = ClusterSettings(num_processes=2, deepspeed=str(ROOT / "configs/deepspeed_zero2.json"))
+ZERO3 = ClusterSettings(num_processes=2, deepspeed=str(ROOT / "configs/deepspeed_zero3.json"))
+BATCHES = recorded_batches(6)
+RELATIVE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    with connected(None):
+        yield
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Each batch is used for two optimiser steps, so that ratios leave 1 and the loss depends on the weights."""
+    model = save_model(tmp_path_factory.mktemp("model"))
+    return Case(model=model, batches=BATCHES, steps=12, save_steps=4, trl={"num_iterations": 2})
+
+
+@pytest.fixture(scope="module")
+def alone(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One process, in-process, without DeepSpeed."""
+    return supervise(train, case, tmp_path_factory.mktemp("alone"), ONE)
+
+
+@pytest.fixture(scope="module")
+def pair(case: Case, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """Two processes, ZeRO-2, uninterrupted."""
+    run_dir = tmp_path_factory.mktemp("pair")
+    return supervise(train, case, run_dir, ZERO2, max_restarts=0), run_dir
+
+
+def assert_same_curve(left: Any, right: Any) -> None:
+    assert [row["step"] for row in left["curve"]] == [row["step"] for row in right["curve"]]
+    for a, b in zip(left["curve"], right["curve"], strict=True):
+        assert b == pytest.approx(a, rel=RELATIVE)
+
+
+def digests(run_dir: Path, attempt: int, rank: int) -> dict[tuple[str, int], dict[str, str]]:
+    lines = (run_dir / "logs" / f"attempt_{attempt}" / f"digests_{rank}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {(row.pop("event"), row.pop("step")): row for row in rows}
+
+
+def test_zero2_gives_the_curve_of_one_process(alone: Any, pair: tuple[Any, Path]) -> None:
+    result, run_dir = pair
+    assert (alone["world_size"], result["world_size"]) == (1, 2)
+    assert len(alone["curve"]) == 12
+    assert len({row["loss"] for row in alone["curve"]}) == 12, "a constant loss would prove nothing"
+    assert_same_curve(alone, result)
+    assert result["trained"] == [group.id for batch in BATCHES for group in batch.groups]
+    newest = latest(run_dir)
+    assert newest and newest.manifest.layout == Layout(2, 2)
+
+
+def test_a_checkpoint_is_an_ordinary_model(pair: tuple[Any, Path]) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    newest = latest(pair[1])
+    assert newest and newest.manifest.step == 12
+    model = AutoModelForCausalLM.from_pretrained(newest.path)
+    assert model.config.vocab_size >= len(AutoTokenizer.from_pretrained(newest.path))
+
+
+def test_a_run_killed_while_saving_ends_like_one_that_was_not(
+    case: Case, pair: tuple[Any, Path], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    killed = replace(case, kill=Kill(rank=0, step=8, while_saving=True))
+    result = supervise(train, killed, tmp_path, ZERO2, max_restarts=1, say=said.append)
+    assert "rank 0 was killed or lost" in said[1]
+    assert "resumes from checkpoint-4" in said[2] and "torn checkpoint-8" in said[2] and "steps 5 to 8" in said[2]
+
+    assert result == pair[0], "bit for bit the uninterrupted run"
+    for rank in (0, 1):
+        before, after = digests(tmp_path, 1, rank), digests(tmp_path, 2, rank)
+        assert before["save", 4] == after["begin", 4], "weights, optimiser and scheduler are those that were saved"
+        assert after["save", 12] == digests(pair[1], 1, rank)["save", 12]
+
+    assert [found.manifest.step for found in survey(tmp_path).valid] == [8, 12]
+    assert survey(tmp_path).torn == ()
+    lineage = in_lineage(read_versions(tmp_path), read_attempts(tmp_path))
+    assert [version for version in lineage if version.step == 8] == [Version(2, 8)], "version (1, 8) is void"
+
+
+def test_zero3_saves_whole_weights_and_trains_the_same(
+    case: Case, alone: Any, ray_cluster: None, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    result = supervise(train, case, tmp_path / "run", ZERO3, max_restarts=0)
+    assert_same_curve(alone, result)
+    newest = latest(tmp_path / "run")
+    assert newest
+    model = AutoModelForCausalLM.from_pretrained(newest.path)
+    start = AutoModelForCausalLM.from_pretrained(case.model)
+    moved = [not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True)]
+    assert all(moved), "every tensor in the file is a trained one"
