@@ -1,0 +1,125 @@
+"""The worker's end of the keeper: start it, ask it, notice that it is gone.
+
+Owns: one keeper process per worker process, its socket and the lock around a request.
+Refuses: policy (what to run, with which bounds: box).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodel.sandbox.limits import SandboxError
+
+_TIMEOUT = 30.0  # seconds for one answer: mounting and forking take milliseconds
+_links: dict[int, Link] = {}
+_guard = threading.Lock()
+
+
+class Link:
+    """A connection to one keeper. Thread-safe; raises SandboxError when the keeper refuses or is gone."""
+
+    def __init__(self) -> None:
+        bubblewrap = shutil.which("bwrap")
+        if not sys.platform.startswith("linux") or bubblewrap is None:
+            raise SandboxError("sandbox: bubblewrap (bwrap) not found; install it, e.g. apt-get install bubblewrap")
+        self.bubblewrap = bubblewrap
+        self._lock = threading.Lock()
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(_TIMEOUT)
+        script = Path(__file__).with_name("keeper.py")
+        with theirs:
+            self._process = _start(script, theirs)
+        try:
+            self.facts, _ = self._receive()
+        except (OSError, ValueError) as error:
+            self.close()
+            raise SandboxError(f"sandbox: keeper did not start: {error}") from None
+        if "error" in self.facts:
+            self.close()
+            raise SandboxError(f"sandbox: {self.facts['error']}; needs root or unprivileged user namespaces")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._socket.fileno() >= 0 and self._process.poll() is None
+
+    def ask(self, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
+        """One request, one answer; descriptors go and come with it."""
+        raw = json.dumps(body).encode()
+        with self._lock:
+            if not self.alive:
+                raise SandboxError("sandbox: the keeper process is gone")
+            try:
+                socket.send_fds(self._socket, [struct.pack("=I", len(raw))], list(descriptors))
+                self._socket.sendall(raw)
+                answer, received = self._receive()
+            except (OSError, ValueError) as error:
+                self.close()
+                raise SandboxError(f"sandbox: lost the keeper during {body['op']}: {error}") from None
+        if "error" in answer:
+            raise SandboxError(f"sandbox: {body['op']}: {answer['error']}")
+        return answer, received
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        head, descriptors, _, _ = socket.recv_fds(self._socket, 4, 4)
+        if len(head) < 4:
+            raise OSError("connection closed")
+        (size,) = struct.unpack("=I", head)
+        body = b""
+        while len(body) < size:
+            part = self._socket.recv(size - len(body))
+            if not part:
+                raise OSError("connection closed")
+            body += part
+        return json.loads(body), descriptors
+
+    def close(self) -> None:
+        """Ends the keeper and, with it, every box and mount it holds."""
+        self._socket.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
+
+
+def _start(script: Path, theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """The keeper on fd 3, isolated from site packages, with nothing in its environment."""
+    command = ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{theirs.fileno()} {theirs.fileno()}<&-', sys.executable]
+    if theirs.fileno() == 3:
+        command = [sys.executable]
+    return subprocess.Popen(
+        [*command, "-I", "-S", str(script), str(os.getpid())],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env={}, cwd="/",
+    )  # fmt: skip
+
+
+def keeper() -> Link:
+    """This process's keeper, started at the first call and again if it died."""
+    with _guard:
+        link = _links.get(os.getpid())
+        if link is None or not link.alive:
+            _links.clear()
+            link = _links[os.getpid()] = Link()
+        return link
+
+
+def stop_keeper() -> None:
+    """End this process's keeper, if any (a worker that stays alive but needs no more boxes)."""
+    with _guard:
+        link = _links.pop(os.getpid(), None)
+        if link is not None:
+            link.close()

@@ -1,0 +1,128 @@
+"""A throw-away machine: one workspace, one shell at a time, and verdicts from fresh boxes.
+
+Owns: the episode's life: files in, commands, kill, probes, clean-up.
+Refuses: reading the workspace (only processes inside a box do).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from worldmodel.sandbox.box import Box
+from worldmodel.sandbox.limits import Limits, SandboxError
+from worldmodel.sandbox.link import keeper
+from worldmodel.sandbox.screen import Screen
+
+
+def check_state(state: Mapping[str, Any]) -> None:
+    """Raises SandboxError, naming the entry, unless ``state`` is {"files", "dirs", "modes"} with relative paths."""
+    unknown = set(state) - {"files", "dirs", "modes"}
+    if unknown:
+        raise SandboxError(f"sandbox: unknown state key {sorted(unknown)[0]!r}; use files, dirs, modes")
+    files, dirs, modes = state.get("files", {}), state.get("dirs", ()), state.get("modes", {})
+    for path in [*files, *dirs, *modes]:
+        parts = path.strip("/").split("/") if isinstance(path, str) else [""]
+        if not isinstance(path, str) or path.startswith("/") or "\0" in path or {"", ".", ".."} & set(parts):
+            raise SandboxError(f"sandbox: path {path!r} must be relative, without '.' or '..'")
+    for path, text in files.items():
+        if not isinstance(text, str):
+            raise SandboxError(f"sandbox: file {path!r} must be text")
+    for path, mode in modes.items():
+        if not isinstance(mode, str) or not mode or len(mode) > 4 or set(mode) - set("01234567"):
+            raise SandboxError(f"sandbox: mode {mode!r} of {path!r} must be octal, like '755'")
+
+
+class Machine:
+    """One episode's machine. ``run`` may be called until ``close``; a shell that was killed or that exited is
+    replaced by a fresh one in the same workspace at the next command. Use from one thread at a time."""
+
+    def __init__(self, state: Mapping[str, Any], limits: Limits | None = None) -> None:
+        check_state(state)
+        self.limits = limits or Limits()
+        self._state = state
+        self._workspace: dict[str, Any] | None = None
+        self._box: Box | None = None
+        self._interrupted = False
+
+    def start(self) -> None:
+        """Make the workspace and the first shell. Raises SandboxError."""
+        self._link = keeper()
+        request = {
+            "op": "workspace",
+            "files": dict(self._state.get("files", {})),
+            "dirs": list(self._state.get("dirs", ())),
+            "modes": dict(self._state.get("modes", {})),
+            "bytes": self.limits.workspace,
+            "inodes": self.limits.inodes,
+        }
+        self._workspace, _ = self._link.ask(request)
+        try:
+            self._box = self._new_box(writable=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def _new_box(self, writable: bool) -> Box:
+        if self._workspace is None:
+            raise SandboxError("sandbox: machine is not running")
+        if self._interrupted:
+            raise SandboxError("sandbox: machine was interrupted")
+        return Box(self._link, self._workspace, self.limits, writable)
+
+    def run(self, command: str, deadline: float | None = None) -> Screen:
+        """Run one command in the episode's shell; ``deadline`` in seconds (default ``limits.deadline``)."""
+        if self._box is None:
+            self._box = self._new_box(writable=True)
+        screen = self._box.run(command, deadline)
+        if screen.end != "ok":
+            self._box = None
+        return screen
+
+    def interrupt(self) -> None:
+        """From any thread: kill what runs now and refuse further boxes, so that a blocked call returns soon."""
+        self._interrupted = True
+        box = self._box
+        if box is not None:
+            box.interrupt()
+
+    def freeze(self) -> None:
+        """Kill every process of the episode; the workspace stays."""
+        box, self._box = self._box, None
+        if box is not None:
+            box.kill()
+
+    def probe(self, commands: Sequence[str]) -> tuple[Screen, ...]:
+        """Freeze, then run each command in a fresh box of its own, one after another, on the read-only workspace.
+
+        A box of its own, because a probe may execute a file of the workspace, which could otherwise tamper with
+        the shell that runs the next probe.
+        """
+        self.freeze()
+        replies = []
+        for command in commands:
+            self._box = self._new_box(writable=False)
+            try:
+                replies.append(self._box.run(command))
+            finally:
+                self.freeze()
+        return tuple(replies)
+
+    def close(self) -> None:
+        """Kill everything and drop the workspace; safe to call twice, and after the keeper is gone."""
+        try:
+            self.freeze()
+        finally:
+            workspace, self._workspace = self._workspace, None
+            if workspace is not None:
+                with contextlib.suppress(SandboxError):  # a lost keeper has taken its mounts with it
+                    self._link.ask({"op": "drop", "workspace": workspace["workspace"]})
+
+    def __enter__(self) -> Machine:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
