@@ -56,7 +56,7 @@ class EpisodeWriter:
         self._counts = _Counts()
 
     def write(self, episode: Episode) -> None:
-        line = json.dumps(to_json(episode), ensure_ascii=False) + "\n"
+        line = json.dumps(to_json(episode)) + "\n"
         self._file.write(line)
         self._digest.update(line.encode())
         self._counts.add(episode)

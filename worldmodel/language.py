@@ -78,20 +78,12 @@ class LanguageWorldModel:
         ids, dropped = self._context(request)
         try:
             async with asyncio.timeout(max(0.0, request.deadline - started)):
-                completion, observation, retries = await self._answer(ids, request)
+                answer = await self._answer(ids, request)
         except TimeoutError as error:
             waited = time.monotonic() - started
             raise WorldFault(f"world model {self.model_id}: no observation after {waited:.1f} s (deadline)") from error
-        cut = completion.finish is Finish.LENGTH
-        seconds = time.monotonic() - started
-        return Prediction(
-            observation=observation,
-            raw=completion.text,
-            usage=Usage(len(ids), len(completion.ids), seconds, retries),
-            finish=completion.finish,
-            model_id=self.model_id,
-            truncated=cut or dropped,
-        )
+        usage = replace(answer.usage, seconds=time.monotonic() - started)
+        return replace(answer, usage=usage, truncated=answer.truncated or dropped)
 
     async def close(self) -> None:
         """Nothing to release: the sampler goes with this object."""
@@ -114,7 +106,7 @@ class LanguageWorldModel:
     def _ids(self, request: PredictRequest) -> tuple[int, ...]:
         return self._chat.prompt(as_messages(self._dialect.messages(request)))
 
-    async def _answer(self, ids: tuple[int, ...], request: PredictRequest) -> tuple[Completion, str, int]:
+    async def _answer(self, ids: tuple[int, ...], request: PredictRequest) -> Prediction:
         settings = self._settings
         temperature = settings.temperature if request.temperature is None else request.temperature
         reason: Exception | None = None
@@ -123,12 +115,23 @@ class LanguageWorldModel:
             session = Session(request.session, seed, request.deadline, temperature)
             try:
                 completion = await self._sampler(ids, settings.max_tokens, session)
-                return completion, self._dialect.extract(completion.text), attempt
+                return self._prediction(ids, completion, attempt)
             except (SamplerFault, ValueError) as error:
                 reason = error
         raise WorldFault(
             f"world model {self.model_id}: no observation in {settings.retries + 1} attempts: {reason}"
         ) from reason
+
+    def _prediction(self, ids: tuple[int, ...], completion: Completion, retries: int) -> Prediction:
+        raw = self._chat.decode(completion.ids)
+        return Prediction(
+            observation=self._dialect.extract(raw),
+            raw=raw,
+            usage=Usage(len(ids), len(completion.ids), 0.0, retries),
+            finish=completion.finish,
+            model_id=self.model_id,
+            truncated=completion.finish is Finish.LENGTH,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, Field, ValidationError
 
 from rollout.errors import WorldFault
 from rollout.seeds import derive_seed
@@ -143,9 +143,11 @@ class OpenAIWorldModel:
                 raise _Again(_cause(error)) from error
         self._raise_for_status(reply)
         try:
-            return self._prediction(reply.json())
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise _Again(f"unusable reply ({type(error).__name__}: {error}): {_excerpt(reply.text)}") from error
+            return self._prediction(_Reply.model_validate_json(reply.content))
+        except ValidationError as error:
+            raise _Again(f"not a chat completion ({error.errors()[0]['msg']}): {_excerpt(reply.text)}") from error
+        except ValueError as error:
+            raise _Again(f"{error}: {_excerpt(reply.text)}") from error
 
     def _body(self, request: PredictRequest) -> dict[str, Any]:
         temperature = self.spec.temperature if request.temperature is None else request.temperature
@@ -171,23 +173,45 @@ class OpenAIWorldModel:
             raise _TooLong(what)
         raise WorldFault(f"{self._who()} refuses the request: {what}")
 
-    def _prediction(self, data: Mapping[str, Any]) -> Prediction:
-        choice = data["choices"][0]
-        message = choice["message"]
-        content = message.get("content") or ""
-        thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
-        finish = Finish.LENGTH if choice.get("finish_reason") == "length" else Finish.STOP
+    def _prediction(self, reply: _Reply) -> Prediction:
+        choice = reply.choices[0]
+        content = choice.message.content or ""
+        thoughts = choice.message.reasoning_content or choice.message.reasoning or ""
+        finish = Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP
         if thoughts and not content and finish is Finish.LENGTH:
             raise ValueError("cut at max_tokens inside the thoughts")
-        usage = data.get("usage") or {}
         return Prediction(
             observation=self._dialect.extract(content),
             raw=f"<think>{thoughts}</think>\n{content}" if thoughts else content,
-            usage=Usage(int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))),
+            usage=Usage(reply.usage.prompt_tokens, reply.usage.completion_tokens),
             finish=finish,
-            model_id=str(data.get("model") or self.spec.model),
+            model_id=reply.model or self.spec.model,
             truncated=finish is Finish.LENGTH,
         )
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Reply(BaseModel):
+    """What is read of a chat completion; servers add fields of their own."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage = _Usage()
+    model: str = ""
 
 
 def base_url(url: str) -> str:

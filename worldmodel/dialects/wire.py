@@ -12,7 +12,7 @@ from typing import Protocol
 
 from worldmodel.types import Dialect, Exchange, PredictRequest, WorldSpec
 
-END_TOKENS = ("<|im_end|>", "<|endoftext|>", "</s>")
+END_TOKENS = ("<|im_end|>", "<|end|>", "<|endoftext|>", "</s>")
 
 _PAIR = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
 _CLOSING = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
