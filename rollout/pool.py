@@ -17,71 +17,31 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
-from rollout.errors import AgentworldError, SamplerFault, WorldFault
+from rollout.errors import AgentworldError, SamplerFault
 from rollout.events import FaultKind
+from rollout.pool_types import (
+    Faulted,
+    Finished,
+    Handle,
+    Inbox,
+    PoolEvent,
+    Replayed,
+    fault_cause,
+    first_line,
+    lost_episode,
+    may_retry,
+    outcome_event,
+)
 from rollout.protocols import RawTensor
 from rollout.seeds import derive_seed
-from rollout.types import Prompt, Sampling, Score, Stop, Task, Trajectory, Version
+from rollout.types import Sampling, Task, Trajectory, Version
 from rollout.worker import EpisodeJob, Job, PoolSpec, ReplayJob, ReplayOutcome, WrongVersion, pack
 
 EPISODE, BACKGROUND = 0, 1  # priorities
 _TICK = 0.5  # seconds between looks at deadlines
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """An episode came to an end, scored or not."""
-
-    job: EpisodeJob
-    trajectory: Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    job: ReplayJob
-    outcome: ReplayOutcome
-
-
-@dataclass(frozen=True, slots=True)
-class Faulted:
-    """The job came to nothing. ``fatal``: a bug or a bad setting, another try cannot help."""
-
-    job: Job
-    kind: FaultKind
-    cause: str
-    fatal: bool = False
-
-
-PoolEvent = Finished | Replayed | Faulted
-Inbox = queue.SimpleQueue[PoolEvent]
-
-
-class Handle(Protocol):
-    """One worker, wherever it runs. Futures end in the call's result or its exception."""
-
-    name: str
-
-    def run(self, job: Job) -> Future[Any]: ...
-
-    def cancel(self, job_id: str) -> None: ...
-
-    def ready(self) -> Future[Any]:
-        """Done once the worker answers, also after a restart."""
-        ...
-
-    def update(self, version: Version, payload: Any) -> Future[Any]: ...
-
-    def died(self, error: BaseException) -> bool:
-        """Whether ``error`` means that the process was lost."""
-        ...
-
-    def restart(self) -> None:
-        """End a process that no longer answers; a new one takes its place where that is possible."""
-        ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -223,7 +183,7 @@ class Pool:
         ]
         found = self._collect(jobs, retries, timeout, pinned=True)
         return [
-            event.trajectory if isinstance(event, Finished) else _lost(job, event.kind, event.cause)
+            event.trajectory if isinstance(event, Finished) else lost_episode(job, event)
             for job, event in zip(jobs, found, strict=True)
         ]
 
@@ -239,7 +199,7 @@ class Pool:
         rounds = 1 + len(made) / self.num_slots
         found = self._collect(made, retries, (timeout + 15.0) * rounds * (retries + 1), pinned=False)
         return [
-            event.outcome if isinstance(event, Replayed) else ReplayOutcome(job.task.id, fault=_cause(event))
+            event.outcome if isinstance(event, Replayed) else ReplayOutcome(job.task.id, fault=fault_cause(event))
             for job, event in zip(made, found, strict=True)
         ]
 
@@ -303,7 +263,7 @@ class Pool:
             worker.running += 1
             self._state.busy[entry.job.id] = entry
             future = worker.handle.run(entry.job)
-            future.add_done_callback(lambda done, entry=entry: self._returned(entry, done))
+            future.add_done_callback(partial(self._returned, entry))
         if self._state.queue and all(worker.lost for worker in self._workers):
             for _, _, entry in self._state.queue:
                 entry.inbox.put(Faulted(entry.job, FaultKind.WORKER, self._all_lost(), fatal=True))
@@ -332,7 +292,7 @@ class Pool:
                 if error is not None and worker.handle.died(error):
                     self.restarts += 1
                     self._revive(worker)
-                event = _event(entry.job, worker.handle, future, error)
+                event = outcome_event(entry.job, worker.handle, future, error)
                 if event is not None:
                     entry.inbox.put(event)
             self._dispatch()
@@ -345,13 +305,13 @@ class Pool:
         weights = self._state.weights
         handle = worker.handle
         future = handle.ready() if weights is None else handle.update(*weights)
-        future.add_done_callback(lambda done: self._revived(worker, weights, done))
+        future.add_done_callback(partial(self._revived, worker, weights))
 
     def _revived(self, worker: _Worker, weights: tuple[Version, Any] | None, future: Future[Any]) -> None:
         with self._lock:
             error = CancelledError() if future.cancelled() else future.exception()
             if error is not None:
-                worker.lost = f"{worker.handle.name} could not be restarted: {_first_line(error)}"
+                worker.lost = f"{worker.handle.name} could not be restarted: {first_line(error)}"
             else:
                 worker.usable = True
                 if weights is not self._state.weights:
@@ -390,7 +350,7 @@ class Pool:
                 if isinstance(event, Faulted) and event.fatal:
                     self.cancel(open_jobs)
                     raise AgentworldError(f"{event.job.task.id}: {event.cause}")
-                if _failed(event) and tries < retries:
+                if may_retry(event) and tries < retries:
                     again = replace(event.job, id=f"{event.job.id.rpartition('/')[0]}/{tries + 1}")
                     open_jobs[again.id] = (number, tries + 1)
                     self._submit([again], inbox, BACKGROUND, pinned)
@@ -403,55 +363,3 @@ class Pool:
 
     def _all_lost(self) -> str:
         return "; ".join(worker.lost for worker in self._workers if worker.lost)
-
-
-def _event(job: Job, handle: Handle, future: Future[Any], error: BaseException | None) -> PoolEvent | None:
-    if error is None:
-        result = future.result()
-        if isinstance(result, Trajectory):
-            assert isinstance(job, EpisodeJob)
-            return Finished(job, result)
-        if isinstance(result, ReplayOutcome):
-            assert isinstance(job, ReplayJob)
-            return Replayed(job, result)
-        return Faulted(job, FaultKind.WORKER, f"{handle.name} cancelled the job")
-    if handle.died(error):
-        return Faulted(job, FaultKind.WORKER, f"{handle.name} was lost: {_first_line(error)}")
-    if isinstance(error, WorldFault):
-        return Faulted(job, FaultKind.WORLD, str(error))
-    if isinstance(error, SamplerFault):
-        return Faulted(job, FaultKind.SAMPLER, str(error))
-    return Faulted(job, FaultKind.WORKER, _first_line(error), fatal=True)
-
-
-def _failed(event: PoolEvent) -> bool:
-    """Whether another try may help."""
-    if isinstance(event, Finished):
-        return event.trajectory.stop.failed
-    return not isinstance(event, Replayed) or event.outcome.fault is not None
-
-
-def _cause(event: PoolEvent) -> str:
-    return event.cause if isinstance(event, Faulted) else "no replay"
-
-
-def _first_line(error: BaseException) -> str:
-    if isinstance(error, AgentworldError):
-        return str(error)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-
-
-def _lost(job: EpisodeJob, kind: FaultKind, cause: str) -> Trajectory:
-    stops = {FaultKind.WORLD: Stop.WORLD_ERROR, FaultKind.TIMEOUT: Stop.TIMEOUT}
-    return Trajectory(
-        task=job.task,
-        group=job.group,
-        member=job.member,
-        prompt=Prompt(()),
-        turns=(),
-        stop=stops.get(kind, Stop.SAMPLER_ERROR),
-        score=Score(None, {}, cause),
-        sampling=job.sampling,
-        error=cause,
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Literal
 
 from rollout.errors import AgentworldError
 from rollout.local_pool import LocalPool
@@ -16,9 +16,14 @@ from rollout.pool import Pool
 from rollout.types import Version
 from rollout.worker import Job, PoolSpec, code_fingerprint
 
-__all__ = ["LocalPool", "RayPool"]
+__all__ = ["LocalPool", "RayPool", "open_pool"]
 
 _EXTRA_CALLS = 16  # concurrent control calls beside the episodes
+
+
+def open_pool(engine: Literal["local", "ray"], spec: PoolSpec) -> Pool:
+    """The pool that ``rollout.engine`` names."""
+    return RayPool(spec) if engine == "ray" else LocalPool(spec)
 
 
 class RayPool(Pool):

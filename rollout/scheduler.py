@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from rollout.errors import BudgetSpent
@@ -31,6 +30,7 @@ from rollout.events import (
     Submit,
     VersionMinted,
 )
+from rollout.groups import GroupRecord, MemberRecord, MemberState, restored, runs
 from rollout.seeds import derive_seed
 from rollout.types import Version
 
@@ -47,6 +47,7 @@ class SchedulerSettings:
     max_staleness: int = 0  # batches between sampling and training
     member_retries: int = 2
     max_filtered: int = 0  # zero-variance groups replaced per batch; 0 = keep them
+    total_batches: int | None = None  # of the whole run: no group is issued that could not be trained
     budget_window: int = 1000
     budgets: Mapping[FaultKind, int] = field(default_factory=lambda: dict.fromkeys(FaultKind, 50))
 
@@ -73,46 +74,6 @@ class Ready:
     staleness: int
 
 
-class _MemberState(StrEnum):
-    PENDING = "pending"
-    DONE = "done"
-    MASKED = "masked"  # retries spent, but there is a trajectory: trained with score None
-    LOST = "lost"
-
-
-@dataclass(slots=True)
-class _Member:
-    state: _MemberState = _MemberState.PENDING
-    tries: int = 0
-    ref: str | None = None
-    reward: float | None = None
-    index: int | None = None
-    submitted: bool = False
-
-
-@dataclass(slots=True)
-class _Group:
-    ordinal: int
-    task_id: str
-    index: int
-    members: list[_Member]
-    chosen: list[int] | None = None  # members of the finished group
-    step: int | None = None  # the batch it was handed to
-    staleness: int = 0  # when it was handed
-
-    @property
-    def id(self) -> str:
-        return group_id(self.ordinal)
-
-    @property
-    def oldest(self) -> int:
-        return min([self.index, *(m.index for m in self.members if m.index is not None)])
-
-
-def group_id(ordinal: int) -> str:
-    return f"g{ordinal:06d}"
-
-
 class Scheduler:
     """Call ``publish``, then ``admit``; report every result; ``take`` and ``settle`` batches.
 
@@ -131,7 +92,7 @@ class Scheduler:
         self._next = 0
         self._index = 0  # of the published version
         self._indices: dict[Version, int] = {}
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, GroupRecord] = {}
         self._filtered = 0  # since the last batch
         self._results = 0
         self._faults: dict[FaultKind, list[int]] = {kind: [] for kind in FaultKind}
@@ -164,10 +125,12 @@ class Scheduler:
         for group in self._groups.values():
             self._submit(group)
         s = self.settings
-        limit = (self._index + s.max_staleness + 1) * s.groups_per_batch
-        while self.batches * s.groups_per_batch + len(self._groups) < limit:
-            members = [_Member() for _ in range(s.group_size + s.redundancy)]
-            group = _Group(self._next, self._task_of(self._next), self._index, members)
+        due = self._index + s.max_staleness + 1
+        if s.total_batches is not None:
+            due = min(due, s.total_batches)
+        while self.batches * s.groups_per_batch + len(self._groups) < due * s.groups_per_batch:
+            members = [MemberRecord() for _ in range(s.group_size + s.redundancy)]
+            group = GroupRecord(self._next, self._task_of(self._next), self._index, members)
             self._next += 1
             self._groups[group.id] = group
             self._events.append(GroupIssued(group.id, group.task_id, self.version))
@@ -181,13 +144,13 @@ class Scheduler:
         if group is None or group.chosen is not None:
             return False
         slot = group.members[member]
-        if slot.state is not _MemberState.PENDING or slot.tries != tries:
+        if slot.state is not MemberState.PENDING or slot.tries != tries:
             return False
         self._results += 1
         slot.ref, slot.reward = outcome.ref, outcome.reward if outcome.fault is None else None
         slot.index = group.index if outcome.oldest is None else self._indices.get(outcome.oldest, group.index)
         if outcome.fault is None:
-            slot.state = _MemberState.DONE
+            slot.state = MemberState.DONE
             self._events.append(MemberArrived(group_id, member, outcome.ref or "", outcome.reward))
         else:
             self._retry(group, member, outcome)
@@ -271,7 +234,7 @@ class Scheduler:
         self._faults = {k: list(state["faults"].get(k.value, ())) for k in FaultKind}
         self._causes = {k: list(state["causes"].get(k.value, ())) for k in FaultKind}
         self.version, self._indices, self._index = None, {}, self.batches
-        groups = [_restored(row, self.batches) for row in state["groups"]]
+        groups = [restored(row, self.batches) for row in state["groups"]]
         self._groups = {g.id: g for g in groups}
         kept = sum(g.chosen is not None for g in groups)
         return kept, len(groups) - kept
@@ -282,27 +245,27 @@ class Scheduler:
 
     def waiting(self) -> int:
         """Members submitted and not yet resolved."""
-        return sum(_runs(m) for g in self._groups.values() if g.chosen is None for m in g.members)
+        return sum(runs(m) for g in self._groups.values() if g.chosen is None for m in g.members)
 
     # -- inner steps
 
     def _num_handed_batches(self) -> int:
         return len({g.step for g in self._groups.values() if g.step is not None})
 
-    def _is_free(self, group: _Group) -> bool:
+    def _is_free(self, group: GroupRecord) -> bool:
         return group.chosen is not None and group.step is None
 
-    def _submit(self, group: _Group) -> None:
+    def _submit(self, group: GroupRecord) -> None:
         if group.chosen is not None:
             return
         for number, member in enumerate(group.members):
-            if member.state is _MemberState.PENDING and not member.submitted:
+            if member.state is MemberState.PENDING and not member.submitted:
                 member.submitted = True
                 parts: list[str | int] = [self._seed, group.task_id, group.id, number]
                 seed = derive_seed(*parts) if member.tries == 0 else derive_seed(*parts, member.tries)
                 self._commands.append(Submit(group.id, group.task_id, number, seed, member.tries))
 
-    def _retry(self, group: _Group, number: int, outcome: Outcome) -> None:
+    def _retry(self, group: GroupRecord, number: int, outcome: Outcome) -> None:
         assert outcome.fault is not None
         member = group.members[number]
         retried = member.tries < self.settings.member_retries
@@ -313,17 +276,17 @@ class Scheduler:
             member.submitted = False
             member.ref = member.index = None
         else:
-            member.state = _MemberState.LOST if member.ref is None else _MemberState.MASKED
+            member.state = MemberState.LOST if member.ref is None else MemberState.MASKED
 
-    def _resolve(self, group: _Group) -> None:
+    def _resolve(self, group: GroupRecord) -> None:
         """Close, finish or keep waiting, once a member of ``group`` has changed."""
-        by_state: dict[_MemberState, list[int]] = {state: [] for state in _MemberState}
+        by_state: dict[MemberState, list[int]] = {state: [] for state in MemberState}
         for number, member in enumerate(group.members):
             by_state[member.state].append(number)
-        done, masked, pending = (by_state[s] for s in (_MemberState.DONE, _MemberState.MASKED, _MemberState.PENDING))
+        done, masked, pending = (by_state[s] for s in (MemberState.DONE, MemberState.MASKED, MemberState.PENDING))
         size = self.settings.group_size
         if len(done) + len(masked) + len(pending) < size:
-            lost = len(by_state[_MemberState.LOST])
+            lost = len(by_state[MemberState.LOST])
             self._close(group, Fate.FAILED, f"{lost} of {len(group.members)} members lost after all retries")
         elif len(done) >= size:
             self._finish(group, done)
@@ -332,7 +295,7 @@ class Scheduler:
         else:
             self._submit(group)
 
-    def _finish(self, group: _Group, chosen: list[int]) -> None:
+    def _finish(self, group: GroupRecord, chosen: list[int]) -> None:
         rewards = [r for r in (group.members[n].reward for n in chosen) if r is not None]
         if len(rewards) < min(2, self.settings.group_size):
             reason = f"{len(rewards)} of {len(chosen)} members scorable"
@@ -348,14 +311,14 @@ class Scheduler:
                 if number not in chosen:
                     member.ref = member.index = None
 
-    def _hand(self, groups: Sequence[_Group], step: int) -> None:
+    def _hand(self, groups: Sequence[GroupRecord], step: int) -> None:
         self._filtered = 0
         due = self.batches + self._num_handed_batches()
         for group in groups:
             group.step, group.staleness = step, due - group.oldest
             self._events.append(GroupHanded(group.id, step, group.staleness))
 
-    def _ready(self, group: _Group) -> Ready:
+    def _ready(self, group: GroupRecord) -> Ready:
         assert group.chosen is not None
         refs = tuple(group.members[n].ref or "" for n in group.chosen)
         return Ready(group.id, group.task_id, refs, group.staleness)
@@ -368,27 +331,16 @@ class Scheduler:
                 reason = f"{age} batches old, {self.settings.max_staleness} allowed"
                 self._close(group, Fate.STALE, reason)
 
-    def _cancel(self, group: _Group) -> None:
-        running = tuple(n for n, m in enumerate(group.members) if _runs(m))
+    def _cancel(self, group: GroupRecord) -> None:
+        running = tuple(n for n, m in enumerate(group.members) if runs(m))
         for number in running:
             group.members[number].submitted = False
         if running:
             self._commands.append(Cancel(group.id, running))
 
-    def _close(self, group: _Group, fate: Fate, reason: str, step: int | None = None) -> None:
+    def _close(self, group: GroupRecord, fate: Fate, reason: str, step: int | None = None) -> None:
         if group.chosen is None:
             self._cancel(group)
         del self._groups[group.id]
         self.fates[fate] += 1
         self._events.append(GroupClosed(group.id, fate, reason, step))
-
-
-def _runs(member: _Member) -> bool:
-    return member.state is _MemberState.PENDING and member.submitted
-
-
-def _restored(row: Mapping[str, Any], index: int) -> _Group:
-    """``index``: of the version under which members without a result will run again."""
-    members = [_Member(**{**m, "state": _MemberState(m["state"]), "submitted": False}) for m in row["members"]]
-    oldest = row["index"] if any(m.index is not None for m in members) else index
-    return _Group(row["ordinal"], row["task_id"], oldest, members, row["chosen"])

@@ -23,7 +23,7 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TextIO, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TextIO, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from rollout.errors import CheckpointError
 from rollout.events import EVENTS, Event, GroupClosed, GroupIssued, Restored
@@ -54,8 +54,7 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """One file, written beside and renamed into place; gzip where the name ends in ``.gz``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    opened = gzip.open(part, "wt", 5) if path.suffix == ".gz" else part.open("w")
-    with opened as file:
+    with gzip.open(part, "wt", 5) if path.suffix == ".gz" else part.open("w") as file:
         for trajectory in trajectories:
             file.write(_line(encode(trajectory)))
     part.replace(path)
@@ -190,8 +189,7 @@ def _append(file: TextIO, row: Any) -> None:
 
 
 def _rows(path: Path) -> Iterator[Any]:
-    opened = gzip.open(path, "rt", encoding="ascii") if path.suffix == ".gz" else path.open(encoding="ascii")
-    with opened as file:
+    with gzip.open(path, "rt", encoding="ascii") if path.suffix == ".gz" else path.open(encoding="ascii") as file:
         for line in file:
             if not line.endswith("\n"):
                 return
@@ -217,8 +215,8 @@ def _decode(kind: Any, data: Any) -> Any:
     if kind is Any or origin is Literal or origin is not None:
         return data
     if is_dataclass(kind):
-        hints = _hints(kind)
-        return kind(**{key: _decode(hints[key], item) for key, item in data.items()})
+        hints = _hints(cast(type, kind))
+        return cast(type, kind)(**{key: _decode(hints[key], item) for key, item in data.items()})
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(data)
     if isinstance(kind, type) and issubclass(kind, tuple):  # a NamedTuple

@@ -146,7 +146,7 @@ class Worker:
 
     async def update(self, version: Version, tensors: Mapping[str, Packed]) -> Version:
         """Serve ``tensors`` from now on; episodes that are running go on with them."""
-        self.version = Version(*cast(UpdatableSampler, self._sampler).update(version, tensors))
+        self.version = Version(*cast(UpdatableSampler, self._sampler).update(version, cast(Any, tensors)))
         return self.version
 
     async def counts(self) -> dict[str, int]:
