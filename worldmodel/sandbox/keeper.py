@@ -8,7 +8,7 @@ Nothing outlives it: its mounts exist in its namespace alone, boxes die with the
 as the worker does (end of file on the socket, or the worker's pidfd). So a killed worker leaves no mount, no
 directory and no process; empty cgroups of dead keepers are removed by the next one.
 
-Protocol over a stream socket (fd 3): 4 bytes length with the request's descriptors attached, then JSON; the reply
+Arguments: the worker's pid, the number of the stream socket it inherited. Protocol there: 4 bytes length with the request's descriptors attached, then JSON; the reply
 likewise. Requests: ``workspace`` (files, dirs, modes, bytes, inodes), ``spawn`` (workspace, argv, bwrap, limits,
 seccomp; descriptors in, out, marker, info), ``drop`` (workspace).
 """
@@ -354,7 +354,8 @@ def serve(link: socket.socket, keeper: Keeper) -> bool:
 
 
 def main() -> int:
-    link = socket.socket(fileno=3)
+    link = socket.socket(fileno=int(sys.argv[2]))
+    link.set_inheritable(False)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # ends with its worker, not with the terminal
     try:

@@ -97,12 +97,9 @@ class Link:
 
 
 def _start(script: Path, theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """The keeper on fd 3, isolated from site packages, with nothing in its environment."""
-    command = ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{theirs.fileno()} {theirs.fileno()}<&-', sys.executable]
-    if theirs.fileno() == 3:
-        command = [sys.executable]
+    """The keeper, isolated from site packages, with nothing in its environment."""
     return subprocess.Popen(
-        [*command, "-I", "-S", str(script), str(os.getpid())],
+        [sys.executable, "-I", "-S", str(script), str(os.getpid()), str(theirs.fileno())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env={}, cwd="/",
     )  # fmt: skip
 

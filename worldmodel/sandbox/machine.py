@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from worldmodel.sandbox.box import Box
 from worldmodel.sandbox.limits import Limits, SandboxError
 from worldmodel.sandbox.link import keeper
 from worldmodel.sandbox.screen import Screen
+from worldmodel.sandbox.shell import Shell
+from worldmodel.sandbox.terminal import Terminal
 
 
 def check_state(state: Mapping[str, Any]) -> None:
@@ -39,12 +40,15 @@ class Machine:
     """One episode's machine. ``run`` may be called until ``close``; a shell that was killed or that exited is
     replaced by a fresh one in the same workspace at the next command. Use from one thread at a time."""
 
-    def __init__(self, state: Mapping[str, Any], limits: Limits | None = None) -> None:
+    def __init__(self, state: Mapping[str, Any], limits: Limits | None = None, *, keys: bool = False) -> None:
+        """``state``: {"files": {path: text}, "dirs": [path], "modes": {path: octal}}, relative to home, which is
+        also the working directory. ``keys``: the episode is driven by ``press`` instead of ``run``."""
         check_state(state)
+        self._keys = keys
         self.limits = limits or Limits()
         self._state = state
         self._workspace: dict[str, Any] | None = None
-        self._box: Box | None = None
+        self._box: Shell | Terminal | None = None
         self._interrupted = False
 
     def start(self) -> None:
@@ -60,25 +64,42 @@ class Machine:
         }
         self._workspace, _ = self._link.ask(request)
         try:
-            self._box = self._new_box(writable=True)
+            self._box = self._terminal() if self._keys else self._shell(writable=True)
         except BaseException:
             self.close()
             raise
 
-    def _new_box(self, writable: bool) -> Box:
+    def _running(self) -> dict[str, Any]:
         if self._workspace is None:
             raise SandboxError("sandbox: machine is not running")
         if self._interrupted:
             raise SandboxError("sandbox: machine was interrupted")
-        return Box(self._link, self._workspace, self.limits, writable)
+        return self._workspace
+
+    def _shell(self, writable: bool) -> Shell:
+        return Shell(self._link, self._running(), self.limits, writable)
+
+    def _terminal(self) -> Terminal:
+        return Terminal(self._link, self._running(), self.limits)
 
     def run(self, command: str, deadline: float | None = None) -> Screen:
         """Run one command in the episode's shell; ``deadline`` in seconds (default ``limits.deadline``)."""
-        if self._box is None:
-            self._box = self._new_box(writable=True)
-        screen = self._box.run(command, deadline)
+        shell = self._box if isinstance(self._box, Shell) else self._shell(writable=True)
+        self._box = shell
+        return self._seen(shell.run(command, deadline))
+
+    def press(self, keys: Sequence[Mapping[str, Any]]) -> Screen:
+        """Send each {"keystrokes", "duration"} to the episode's terminal, waiting its duration; the whole screen."""
+        terminal = self._box if isinstance(self._box, Terminal) else self._terminal()
+        self._box = terminal
+        return self._seen(terminal.press(keys))
+
+    def _seen(self, screen: Screen) -> Screen:
+        """A box that ended because its keeper did, or was told to, is a fault, not something the action did."""
         if screen.end != "ok":
             self._box = None
+        if screen.end == "exit" and (self._interrupted or not self._link.alive):
+            raise SandboxError("sandbox: the box was killed from outside")
         return screen
 
     def interrupt(self) -> None:
@@ -103,11 +124,12 @@ class Machine:
         self.freeze()
         replies = []
         for command in commands:
-            self._box = self._new_box(writable=False)
+            shell = self._box = self._shell(writable=False)
             try:
-                replies.append(self._box.run(command))
+                replies.append(self._seen(shell.run(command)))
             finally:
-                self.freeze()
+                shell.kill()
+                self._box = None
         return tuple(replies)
 
     def close(self) -> None:

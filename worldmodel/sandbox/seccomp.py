@@ -5,6 +5,7 @@ Refuses: installing it (bubblewrap does, from a file descriptor).
 
 Unknown architectures and foreign ABIs (i386, x32) kill the process; denied calls fail with EPERM, ``clone3``
 with ENOSYS (its flags lie behind a pointer; libc falls back to ``clone``, whose flags are checked).
+Memory that no rlimit counts (memfd, System V and POSIX queues) is refused too.
 Layout of ``struct seccomp_data``: nr u32, arch u32, instruction pointer u64, args u64[6] (linux/seccomp.h).
 """
 
@@ -34,6 +35,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "unshare": (272, 97), "setns": (308, 268), "pidfd_getfd": (438, 438), "process_madvise": (440, 440),
     "memfd_secret": (447, 447), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262), "fanotify_mark": (301, 263),
+    "memfd_create": (319, 279), "shmget": (29, 194), "msgget": (68, 186), "mq_open": (240, 180),
     "quotactl": (179, 60), "quotactl_fd": (443, 443), "acct": (163, 89), "swapon": (167, 224), "swapoff": (168, 225),
     "reboot": (169, 142), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
     "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),

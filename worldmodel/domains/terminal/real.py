@@ -23,6 +23,7 @@ from worldmodel.domains.terminal import TERMINAL, TERMINAL_KEYS, Form
 from worldmodel.sandbox import Limits, Machine, SandboxError, Screen
 
 T = TypeVar("T")
+CONFIRM = "Is the task done? Send [] again to end the episode."
 
 
 @cache
@@ -41,7 +42,8 @@ class TerminalEnvironment:
     def __init__(self, task: Task, form: Form = "plain", limits: Limits | None = None) -> None:
         self._task = task
         self._domain = TERMINAL if form == "plain" else TERMINAL_KEYS
-        self._machine = Machine(task.world.state, limits)
+        self._machine = Machine(task.world.state, limits, keys=form == "keys")
+        self._asked = False  # an empty array of keystrokes was the last action
         self._turn = threading.Lock()  # a cancelled call may still be running in its thread
         self._anchor = _digest(json.dumps(dict(task.world.state), sort_keys=True))
 
@@ -60,12 +62,20 @@ class TerminalEnvironment:
             return Observation(action.error, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
         if action.final:
             return Observation("", done=True, anchor=anchor)
+        asked, self._asked = self._asked, action.name == "confirm"
+        if self._asked:
+            return Observation(CONFIRM, done=asked, anchor=anchor)
         try:
-            screen = await self._call(lambda: self._machine.run(str(action.arguments["command"])))
+            screen = await self._call(lambda: self._act(action))
         except SandboxError as error:
             return Observation("", kind=ObservationKind.WORLD_ERROR, anchor=anchor, error=str(error))
         self._anchor = _digest(f"{anchor}\n{self._domain.show(action)}\n{screen.text}")
         return Observation(screen.text, anchor=anchor, truncated=screen.cut)
+
+    def _act(self, action: Action) -> Screen:
+        if action.name == "keys":
+            return self._machine.press(action.arguments["keys"])
+        return self._machine.run(str(action.arguments["command"]))
 
     async def verify(self, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
         """Every process of the episode is killed, then each probe runs in a fresh box on the read-only files.
