@@ -51,7 +51,8 @@ def describe(error: ValidationError, model: type[BaseModel], source: str) -> str
         return f"{source}: unknown key '{key}'{_suggestion(path, model)}"
     if first["type"] == "missing":
         return f"{source}: key '{key}' is missing"
-    return one_line(f"{source}: key '{key}': {first['msg']} (got {first['input']!r})")
+    got = "" if isinstance(first["input"], dict | list) else f" (got {first['input']!r})"
+    return one_line(f"{source}: key '{key}': {first['msg'].removeprefix('Value error, ')}{got}")
 
 
 def _suggestion(path: Sequence[str], model: type[BaseModel]) -> str:

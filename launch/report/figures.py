@@ -37,13 +37,13 @@ _STYLE: dict[str, Any] = {
 
 
 def chart_uri(chart: Chart) -> str:
-    """Line chart with bands. x in the chart's own unit, y a fraction shown in per cent."""
+    """Line chart with bands. x in whole units of the chart, y a fraction shown in per cent."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     with rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.add_subplot()
         for line, colour in zip(chart.lines, _colours(len(chart.lines)), strict=True):
             x = [p[0] for p in line.points]
@@ -52,6 +52,7 @@ def chart_uri(chart: Chart) -> str:
                 low, high = zip(*line.band, strict=True)
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
         axes.set(xlabel=chart.x_label, ylabel=chart.y_label, ylim=(0, 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.legend(loc="best")
         return _uri(figure)
@@ -64,7 +65,7 @@ def families_uri(families: Sequence[FamilyBars]) -> str:
     from matplotlib.ticker import PercentFormatter
 
     with rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 0.8 + 0.42 * len(families)), layout="constrained")
+        figure = Figure(figsize=(10.5, 0.8 + 0.36 * len(families)), layout="constrained")
         axes = figure.add_subplot()
         for row, item in enumerate(families):
             _dumbbell(axes, row - 0.14, item.real_before, item.real_after, REAL)

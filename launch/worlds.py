@@ -1,0 +1,108 @@
+"""Worlds for a command line: a path or URL becomes a picklable factory, and is tried before anything starts.
+
+Owns: naming worlds (``real``, ``sim``) and the early, one-line refusals. Refuses: running episodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from launch.errors import UserError
+from rollout.errors import CheckpointError
+from rollout.protocols import EnvFactory
+from worldmodel.config import WorldModelConfig
+from worldmodel.domains.terminal import TERMINAL
+from worldmodel.domains.terminal.real import TerminalFactory
+from worldmodel.environment import SimulatedFactory
+from worldmodel.openai import OpenAIWorldModel, ServerSpec
+from worldmodel.sandbox import Machine
+
+REAL, SIM = "real", "sim"
+
+
+def world_model_config(where: str, model: str = "", dialect: str | None = None) -> WorldModelConfig:
+    """The config of the world model at ``where``: a folder, or the URL of an OpenAI-compatible server."""
+    extra = {"dialect": dialect} if dialect else {}
+    if where.startswith(("http://", "https://")):
+        if not model:
+            raise UserError(f"{where}: name the served model with --served-model")
+        return WorldModelConfig.model_validate({"kind": "server", "url": where, "model": model, **extra})
+    return WorldModelConfig.model_validate({"path": str(Path(where).resolve()), **extra})
+
+
+def simulated(config: WorldModelConfig) -> SimulatedFactory:
+    """The simulated terminal behind ``config``, once the model's folder or server was seen to be there."""
+    check_world_model(config)
+    return SimulatedFactory(TERMINAL, config.spec(), config.simulation())
+
+
+def check_world_model(config: WorldModelConfig) -> None:
+    """Raises CheckpointError or WorldFault, one line, where the world model cannot be there."""
+    spec = config.spec()
+    if isinstance(spec, ServerSpec):
+        asyncio.run(check_server(spec))
+    else:
+        check_model_folder(config.path)
+
+
+def real() -> EnvFactory:
+    """The real terminal, once a box was seen to start. Raises SandboxError."""
+    check_sandbox()
+    return TerminalFactory()
+
+
+def check_sandbox() -> None:
+    """Raises SandboxError, one line, where no machine can be had."""
+    with Machine({}) as machine:
+        machine.run("true")
+
+
+async def check_server(spec: ServerSpec) -> None:
+    """Raises WorldFault, one line, unless the server answers."""
+    model = OpenAIWorldModel(spec)
+    try:
+        await model.check()
+    finally:
+        await model.close()
+
+
+def check_model_folder(path: str | Path) -> None:
+    """Raises CheckpointError, one line, unless ``path`` looks like a whole Hugging Face model with readable
+    weights: config, tokenizer, and every safetensors file the index names with a sound header."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such model folder")
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing, so this is no Hugging Face model folder")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        index = folder / "model.safetensors.index.json"
+        names = ["model.safetensors"]
+        if index.is_file():
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: config.json or the weights' index is not readable ({error})") from error
+    for name in names:
+        _check_weights(folder / name)
+
+
+def _check_weights(file: Path) -> None:
+    """The header is JSON, and the file is as long as the header says."""
+    if not file.is_file():
+        raise CheckpointError(f"{file}: the weights are missing")
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > size:
+            raise CheckpointError(f"{file}: unreadable weights (truncated header)")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{file}: unreadable weights (damaged header)") from error
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        raise CheckpointError(f"{file}: unreadable weights ({size} bytes, the header says {expected})")
