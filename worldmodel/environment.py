@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rollout.errors import WorldFault
+from rollout.errors import TaskError, WorldFault
 from rollout.reward.checks import holds
 from rollout.seeds import derive_seed
 from rollout.types import (
@@ -149,18 +149,22 @@ class ProbeReplies:
             return None, self.reason
         if any(sample.finish is Finish.LENGTH for sample in self.samples):
             return None, "a predicted reply was cut short"
-        truths = [holds(predicate, sample.observation) for sample in self.samples]
+        try:
+            truths = [holds(predicate, sample.observation) for sample in self.samples]
+        except TaskError as error:
+            return None, str(error)
         if len(set(truths)) > 1:
             return None, f"samples disagree: {sum(truths)} of {len(truths)} hold"
         return truths[0], ""
 
 
 def judge(check: Check, replies: Sequence[ProbeReplies]) -> CheckResult:
-    """Every probe must hold: one that certainly fails decides, otherwise one without a verdict leaves it open."""
+    """Every probe must hold: one that certainly fails decides, otherwise one without a verdict leaves it open.
+    A check without probes fails, as in the real world."""
     verdicts = [reply.verdict(check.predicate) for reply in replies]
     texts = tuple(reply.samples[0].observation if reply.samples else "" for reply in replies)
     truths = [truth for truth, _ in verdicts]
-    if False in truths:
+    if False in truths or not truths:
         return CheckResult(check.name, False, texts)
     reasons = "; ".join(reason for truth, reason in verdicts if truth is None)
     return CheckResult(check.name, None if reasons else True, texts, reasons)

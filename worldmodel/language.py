@@ -62,13 +62,20 @@ class LanguageWorldModel:
     """Implements ``WorldModel`` over a sampler, a chat template and a dialect."""
 
     def __init__(
-        self, sampler: Sampler, chat: Chat, dialect: Dialect, settings: LanguageSettings, model_id: str = "language"
+        self,
+        sampler: Sampler,
+        chat: Chat,
+        dialect: Dialect,
+        settings: LanguageSettings,
+        model_id: str = "language",
+        release: Callable[[], None] | None = None,
     ) -> None:
         self.model_id = model_id
         self._sampler = sampler
         self._chat = chat
         self._dialect = dialect
         self._settings = settings
+        self._release = release
 
     async def predict(self, request: PredictRequest) -> Prediction:
         """One observation. ``truncated`` where old exchanges had to be dropped or the answer was cut. Raises
@@ -86,7 +93,9 @@ class LanguageWorldModel:
         return replace(answer, usage=usage, truncated=answer.truncated or dropped)
 
     async def close(self) -> None:
-        """Nothing to release: the sampler goes with this object."""
+        """Calls ``release`` (it may block, so in a thread) where the sampler holds something."""
+        if self._release is not None:
+            await asyncio.to_thread(self._release)
 
     def _context(self, request: PredictRequest) -> tuple[tuple[int, ...], bool]:
         room = self._settings.max_context - self._settings.max_tokens
@@ -148,6 +157,7 @@ class LocalModelSpec:
     max_context: int | None = None
     retries: int = 2
     dialect: DialectName = "transcript"
+    device: str = "cpu"
 
     def __call__(self) -> WorldModel:
         """Raises ``ConfigError`` where the folder is not a model."""
@@ -156,9 +166,10 @@ class LocalModelSpec:
 
         context = self.max_context or read_max_context(self.path)
         sampling = Sampling(self.temperature, self.max_tokens)
-        sampler = HFSamplerSpec(self.path, sampling, self.max_batch, self.dtype, self.threads)()
+        sampler = HFSamplerSpec(self.path, sampling, self.max_batch, self.dtype, self.threads, self.device)()
         settings = LanguageSettings(self.max_tokens, context, self.temperature, self.retries)
-        return LanguageWorldModel(sampler, load_chat(self.path), dialect(self.dialect), settings, Path(self.path).name)
+        chat, wire, name = load_chat(self.path), dialect(self.dialect), Path(self.path).name
+        return LanguageWorldModel(sampler, chat, wire, settings, name, sampler.close)
 
 
 def read_max_context(path: str) -> int:
