@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,12 +211,12 @@ class HFSamplerSpec:
     """
 
     path: str
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     max_batch: int = 32
     dtype: str = "bfloat16"
     threads: int | None = None
     device: str = "cpu"
-    version: Version = Version(0, 0)
+    version: Version = field(default_factory=lambda: Version(0, 0))
 
     def __call__(self) -> HFSampler:
         """Raises ``ConfigError`` where ``path`` holds no readable model or tokenizer."""
