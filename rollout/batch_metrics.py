@@ -28,9 +28,7 @@ def batch_metrics(groups: Sequence[Group], seconds: float) -> dict[str, float]:
         "rollout/turns_mean": len(turns) / len(members),
         "rollout/generated_tokens": float(tokens),
         "rollout/completion_tokens_mean": tokens / max(1, len(turns)),
-        "rollout/invalid_action_frac": _share(
-            turn.observation.kind is ObservationKind.INVALID_ACTION for turn in turns
-        ),
+        "rollout/invalid_action_frac": _share(kind is ObservationKind.INVALID_ACTION for kind in kinds),
         "world/truncated_frac": _share(turn.observation.truncated for turn in turns),
         "world/step_s_mean": _timing(members, "step") / max(1, len(turns)),
         "world/verify_s_mean": _timing(members, "verify") / len(members),

@@ -290,7 +290,7 @@ class Pool:
                 self._enqueue(entry)
             else:
                 if error is not None and worker.handle.died(error):
-                    self.restarts += 1
+                    self.restarts += worker.usable  # the first of its jobs to notice
                     self._revive(worker)
                 event = outcome_event(entry.job, worker.handle, future, error)
                 if event is not None:

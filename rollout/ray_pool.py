@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Literal
 
 from rollout.errors import AgentworldError
@@ -66,8 +67,12 @@ class _ActorHandle:
 
         from rollout.ray_worker import RayWorker
 
-        threads = str(spec.threads)
-        env = {"OMP_NUM_THREADS": threads, "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false"}
+        env = {
+            "OMP_NUM_THREADS": str(spec.threads),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONPATH": _python_path(),
+        }
         self.name = f"worker {index}"
         self._actor = (
             ray.remote(RayWorker)
@@ -108,6 +113,13 @@ class _ActorHandle:
 
         if ray.is_initialized():
             ray.kill(self._actor)
+
+
+def _python_path() -> str:
+    """Where the driver found our packages first: Ray Train and Ray Jobs change working directories."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    home = str(Path(__file__).resolve().parent.parent)
+    return os.pathsep.join(part for part in (home, inherited) if part)
 
 
 def _future(ref: Any) -> Future[Any]:

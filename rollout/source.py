@@ -206,21 +206,23 @@ class RolloutSource:
         self._flush()
 
     def _handle(self, event: PoolEvent) -> None:
+        if isinstance(event, Faulted) and event.fatal:
+            self._failure = Failure("rollout worker", f"{event.job.task.id}: {event.cause}")
         if isinstance(event, Replayed):
-            self._spot_done(event.job.id, event.outcome.fault, success(event.outcome.results))
-        elif isinstance(event.job, ReplayJob):
-            self._spot_done(event.job.id, event.cause if isinstance(event, Faulted) else "no verdict", None)
+            simulated = self._spots.pop(event.job.id, None)
+            if event.outcome.fault is None:
+                self.spot.add(simulated, success(event.outcome.results))
+            else:
+                self._spot_fault(FaultKind.WORLD, event.outcome.fault)
+        elif isinstance(event, Faulted) and isinstance(event.job, ReplayJob):
+            self._spots.pop(event.job.id, None)
+            self._spot_fault(event.kind, event.cause)
         elif event.job.id in self._jobs:
             group, member, tries = self._jobs.pop(event.job.id)
             if isinstance(event, Faulted):
-                self._failed(event, group, member, tries)
+                self.scheduler.report(group, member, tries, Outcome(fault=event.kind, cause=event.cause))
             else:
                 self._arrived(event, group, member, tries)
-
-    def _failed(self, event: Faulted, group: str, member: int, tries: int) -> None:
-        if event.fatal:
-            self._failure = Failure("rollout worker", f"{event.job.task.id}: {event.cause}")
-        self.scheduler.report(group, member, tries, Outcome(fault=event.kind, cause=event.cause))
 
     def _arrived(self, event: Finished, group: str, member: int, tries: int) -> None:
         found = event.trajectory
@@ -247,13 +249,9 @@ class RolloutSource:
         job = ReplayJob(job_id, found.task, actions, self.spot.settings.env, seed, timeout)
         self.pool.submit([job], priority=BACKGROUND)
 
-    def _spot_done(self, job_id: str, fault: str | None, real: bool | None) -> None:
-        simulated = self._spots.pop(job_id, None)
-        if fault is None:
-            self.spot.add(simulated, real)
-        else:
-            self.spot.faults += 1
-            self.scheduler.count_fault(FaultKind.WORLD, f"{self.spot.settings.env} world, {fault}")
+    def _spot_fault(self, kind: FaultKind, cause: str) -> None:
+        self.spot.faults += 1
+        self.scheduler.count_fault(kind, f"spot check, {cause}")
 
     def _flush(self) -> None:
         """Ledger first, then the pool."""
