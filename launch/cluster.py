@@ -176,7 +176,7 @@ def rank_environment(use_gpu: bool) -> dict[str, str]:
 
 def _rank_main(config: dict[str, Any]) -> Result:
     """Runs on each Ray Train worker. Output goes to the attempt's own log file, failures to one beside it."""
-    from trainer.saving import assert_world_size, world
+    from trainer.saving import assert_world_size, join_deepspeed, world
 
     rank, size = world()
     ranks: Ranks = config["ranks"]
@@ -184,6 +184,8 @@ def _rank_main(config: dict[str, Any]) -> Result:
     (ranks.log_dir / f"rank_{rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
     try:
         assert_world_size(ranks.layout.world_size, trainer_says=size)
+        if ranks.deepspeed:
+            join_deepspeed()
         with Watchdog(config["stuck_seconds"]) as watchdog:
             return dict(config["train_fn"](replace(ranks, rank=rank, beat=watchdog.beat), config["payload"]))
     except Exception as error:  # the process boundary: recorded once, then raised for Ray Train to tear the group down

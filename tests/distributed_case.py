@@ -6,12 +6,18 @@ Importable by name on a worker, cheaply: heavy packages are imported inside.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from launch.cluster import Ranks, Result
+from rollout.chat import ChatSpec
+from rollout.samplers.scripted import Replies, ScriptedSamplerSpec
+from rollout.scheduler import SchedulerSettings
+from rollout.seeds import derive_seed
+from rollout.source import RolloutSource
+from rollout.store import RolloutStore
 from rollout.types import (
     Action,
     Batch,
@@ -21,12 +27,14 @@ from rollout.types import (
     Observation,
     Prompt,
     Score,
+    Session,
     Stop,
     Trajectory,
     Turn,
     Version,
 )
-from tests.fakes import make_task, save_tokenizer
+from rollout.worker import PoolSpec
+from tests.fakes import FakeFactory, gold_script, make_task, make_tasks, save_tokenizer, wrong_script
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB = 261
@@ -43,16 +51,81 @@ class Kill:
     while_saving: bool = False
 
 
+class Rollouts(Protocol):
+    """Picklable; called on rank 0. The source is its own weight sink; the second value is called when training ends."""
+
+    def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]: ...
+
+
 @dataclass(frozen=True)
-class Case:
-    """What to train on what. ``trl`` adds to the options of ``train``; ``fresh`` False leaves the trajectories at the
-    version they were recorded at, so that every step after the first corrects for stale tokens."""
+class Recorded:
+    """``fresh`` False leaves the trajectories at the version they were recorded at, so that every step after the
+    first corrects for stale tokens."""
+
+    batches: tuple[Batch, ...]
+    fresh: bool = True
+
+    def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]:
+        from trainer.recorded import RecordedSource
+
+        return RecordedSource(self.batches, fresh=self.fresh), lambda: None
+
+
+@dataclass(frozen=True)
+class Coin:
+    """A script that solves or fails its task by a coin that belongs to the episode."""
+
+    gold: Replies
+    wrong: Replies
+
+    def __call__(self, context: str, session: Session) -> str:
+        return (self.gold if derive_seed("coin", session.id) % 2 else self.wrong)(context, session)
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """The whole rollout side with a scripted policy in a fake world; ``engine`` local or ray."""
 
     model: str
-    batches: tuple[Batch, ...]
+    engine: Literal["local", "ray"]
+    total_batches: int
+
+    def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]:
+        from rollout.ray_pool import open_pool
+        from rollout.reward.checks import ChecksReward
+
+        tasks, chat = make_tasks(6), ChatSpec(self.model)
+        spec = PoolSpec(
+            num_workers=1,
+            slots=4,
+            env_factories={"sim": FakeFactory()},
+            sampler_factory=ScriptedSamplerSpec(chat, Coin(gold_script(tasks), wrong_script(tasks)), logprob=-5.5),
+            chat_factory=chat,
+            reward=ChecksReward(),
+        )
+        pool = open_pool(self.engine, spec)
+        settings = SchedulerSettings(
+            group_size=MEMBERS, groups_per_batch=GROUPS, max_filtered=4, total_batches=self.total_batches
+        )
+        store = RolloutStore(ranks.run_dir / "rollouts", ranks.start.attempt)
+        source = RolloutSource(pool, tasks, settings, store, seed=0)
+
+        def finish() -> None:
+            source.finish()
+            pool.close()
+            store.close()
+
+        return source, finish
+
+
+@dataclass(frozen=True)
+class Case:
+    """What to train on what. ``trl`` adds to the options of ``train``."""
+
+    model: str
+    rollouts: Rollouts
     steps: int
     save_steps: int
-    fresh: bool = True
     kill: Kill | None = None
     trl: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,14 +206,13 @@ def save_model(path: Path) -> str:
 
 
 def train(ranks: Ranks, case: Case) -> Result:
-    """The composition root of these tests: what ``launch`` does, with recorded rollouts."""
+    """The composition root of these tests: what ``launch`` does, with recorded or scripted rollouts."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from tests.distributed_callbacks import Digests, Killer
     from trainer.config import TrainerConfig, build_grpo_config
     from trainer.grpo import WorldModelGRPOTrainer
-    from trainer.recorded import RecordedSource
-    from trainer.saving import BeatCallback, CheckpointCallback, assert_world_size, restore_rollouts
+    from trainer.saving import BeatCallback, CheckpointCallback, assert_world_size, prepare_resume
 
     rows = GROUPS * MEMBERS
     options = {
@@ -159,11 +231,11 @@ def train(ranks: Ranks, case: Case) -> Result:
         "seed": 0,
         **case.trl,
     }
-    config = TrainerConfig(max_row_length=128)
+    config = TrainerConfig(max_row_length=256)
     fixed = {"deepspeed": ranks.deepspeed} if ranks.deepspeed else {}
     args = build_grpo_config(config, ranks.run_dir, **options, **fixed)
     assert_world_size(ranks.layout.world_size, trainer_says=args.world_size)
-    source = RecordedSource(case.batches, fresh=case.fresh) if ranks.rank == 0 else None
+    source, finish = case.rollouts(ranks) if ranks.rank == 0 else (None, lambda: None)
     trainer = WorldModelGRPOTrainer(
         AutoModelForCausalLM.from_pretrained(case.model),
         args,
@@ -179,7 +251,8 @@ def train(ranks: Ranks, case: Case) -> Result:
             BeatCallback(ranks.beat),
         ],
     )
-    trainer.train(resume_from_checkpoint=restore_rollouts(ranks.start, source))
+    trainer.train(resume_from_checkpoint=prepare_resume(trainer, ranks.start, source))
+    finish()
     return {
         "world_size": args.world_size,
         "curve": [
@@ -187,5 +260,4 @@ def train(ranks: Ranks, case: Case) -> Result:
             for row in trainer.state.log_history
             if "loss" in row
         ],
-        "trained": source.trained if source else [],
     }

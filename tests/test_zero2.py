@@ -12,10 +12,12 @@ import pytest
 
 from launch.cluster import ClusterSettings, connected
 from launch.supervisor import supervise
+from rollout.events import Restored
+from rollout.store import fates, lineage
 from rollout.types import Version
-from tests.distributed_case import ROOT, Case, Kill, recorded_batches, save_model, train
+from tests.distributed_case import ROOT, Case, Kill, Recorded, Scripted, recorded_batches, save_model, train
 from trainer.attempts import in_lineage, read_attempts, read_versions
-from trainer.checkpoint import Layout, latest, survey
+from trainer.checkpoint import Layout, latest, read_rollout_state, survey
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -36,7 +38,7 @@ def ray_cluster() -> Iterator[None]:
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Each batch is used for two optimiser steps, so that ratios leave 1 and the loss depends on the weights."""
     model = save_model(tmp_path_factory.mktemp("model"))
-    return Case(model=model, batches=BATCHES, steps=12, save_steps=4, trl={"num_iterations": 2})
+    return Case(model=model, rollouts=Recorded(BATCHES), steps=12, save_steps=4, trl={"num_iterations": 2})
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,9 @@ def test_zero2_gives_the_curve_of_one_process(alone: Any, pair: tuple[Any, Path]
     assert len(alone["curve"]) == 12
     assert len({row["loss"] for row in alone["curve"]}) == 12, "a constant loss would prove nothing"
     assert_same_curve(alone, result)
-    assert result["trained"] == [group.id for batch in BATCHES for group in batch.groups]
     newest = latest(run_dir)
     assert newest and newest.manifest.layout == Layout(2, 2)
+    assert read_rollout_state(newest.path)["trained"] == [group.id for batch in BATCHES for group in batch.groups]
 
 
 def test_a_checkpoint_is_an_ordinary_model(pair: tuple[Any, Path]) -> None:
@@ -99,10 +101,35 @@ def test_a_run_killed_while_saving_ends_like_one_that_was_not(
         assert before["save", 4] == after["begin", 4], "weights, optimiser and scheduler are those that were saved"
         assert after["save", 12] == digests(pair[1], 1, rank)["save", 12]
 
+    newest, intact = latest(tmp_path), latest(pair[1])
+    assert newest and intact and read_rollout_state(newest.path) == read_rollout_state(intact.path)
     assert [found.manifest.step for found in survey(tmp_path).valid] == [8, 12]
     assert survey(tmp_path).torn == ()
     lineage = in_lineage(read_versions(tmp_path), read_attempts(tmp_path))
     assert [version for version in lineage if version.step == 8] == [Version(2, 8)], "version (1, 8) is void"
+
+
+def test_scripted_rollouts_killed_and_resumed_give_the_uninterrupted_curve(
+    case: Case, ray_cluster: None, tmp_path: Path
+) -> None:
+    """The whole loop: rank 0's pool of Ray actors, scheduler, ledger. One process, uninterrupted, is the measure."""
+    local = replace(case, rollouts=Scripted(case.model, "local", 6))
+    expected = supervise(train, local, tmp_path / "alone", ONE)
+    killed = replace(case, rollouts=Scripted(case.model, "ray", 6), kill=Kill(rank=1, step=7))
+    said: list[str] = []
+    result = supervise(train, killed, tmp_path / "pair", ZERO2, max_restarts=1, say=said.append)
+    assert "rank 1 was killed or lost" in said[1] and "resumes from checkpoint-4" in said[2]
+    assert_same_curve(expected, result)
+
+    uninterrupted = lineage(tmp_path / "alone" / "rollouts", 1)
+    resumed = lineage(tmp_path / "pair" / "rollouts", 2)
+    found = fates(resumed)
+    assert all(len(fate) == 1 for fate in found.values()), "each issued group has exactly one fate"
+    assert found == fates(uninterrupted)
+    assert sum(fate == ["trained"] for fate in found.values()) == 12
+    assert any(fate == ["filtered"] for fate in found.values())
+    attempts = {event.attempt for event in resumed if isinstance(event, Restored)}
+    assert attempts == {1}
 
 
 def test_zero3_saves_whole_weights_and_trains_the_same(

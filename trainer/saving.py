@@ -1,6 +1,6 @@
 """The Trainer's side of checkpoints: seal on save, all ranks together; restore the rollout state; heartbeat.
 
-Owns: ``CheckpointCallback``, ``restore_rollouts`` and the two collectives they need.
+Owns: ``CheckpointCallback``, ``prepare_resume`` and the two collectives they need.
 Refuses: deciding where a run resumes (``trainer.attempts``) and what a checkpoint is (``trainer.checkpoint``).
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rollout.errors import CheckpointError, ConfigError
 from rollout.protocols import BatchSource
@@ -33,6 +33,14 @@ def assert_world_size(expected: int, *, trainer_says: int) -> None:
             f"{expected} processes were asked for, but the process group has {size} and the trainer sees "
             f"{trainer_says}: each would train alone on its share"
         )
+
+
+def join_deepspeed() -> None:
+    """Tell DeepSpeed's own communication layer about the process group that exists. Without it ZeRO-3 builds its
+    model for a world of one: accelerate skips this step where torch.distributed is initialised already."""
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
 
 
 def raise_together(error: str | None) -> None:
@@ -111,10 +119,32 @@ class BeatCallback(TrainerCallback):
         self.beat()
 
 
-def restore_rollouts(start: Start, source: BatchSource | None) -> str | None:
-    """Give the batch source (rank 0) its state back; returns what to pass as ``resume_from_checkpoint``."""
+class RngCallback(TrainerCallback):
+    """Loads the checkpoint's RNG state again when the first resumed step begins.
+
+    The Trainer loads it too, but opens its dataloader afterwards, which draws from it: the rows of a generation
+    batch would then be shuffled into other micro-batches than in the run that was not interrupted.
+    """
+
+    def __init__(self, trainer: Trainer, checkpoint: str) -> None:
+        self.trainer, self.checkpoint = trainer, checkpoint
+        self.done = False
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        if not self.done:
+            self.trainer._load_rng_state(self.checkpoint)
+            self.done = True
+
+
+def prepare_resume(trainer: Trainer, start: Start, source: BatchSource | None) -> str | None:
+    """Give the batch source (rank 0) its state back and arm the RNG; call it right before ``trainer.train``.
+
+    Returns what to pass as ``resume_from_checkpoint``: None at the beginning of a run.
+    """
     if start.checkpoint is None:
         return None
+    path = str(start.checkpoint.path)
     if source is not None:
-        source.restore(read_rollout_state(start.checkpoint.path))
-    return str(start.checkpoint.path)
+        source.restore(read_rollout_state(path))
+    trainer.add_callback(RngCallback(trainer, path))
+    return path
