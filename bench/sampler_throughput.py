@@ -35,7 +35,9 @@ def build() -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-async def one_turn(sampler: HFSampler, contexts: list[tuple[int, ...]], new: int) -> tuple[float, list[tuple[int, ...]]]:
+async def one_turn(
+    sampler: HFSampler, contexts: list[tuple[int, ...]], new: int
+) -> tuple[float, list[tuple[int, ...]]]:
     """Seconds, and the contexts with what was sampled after them."""
     begun = time.perf_counter()
     answers = await asyncio.gather(
