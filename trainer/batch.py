@@ -2,7 +2,7 @@
 
 Owns: segments, boundary checks, advantages on whole groups, padding rows and what keeps them neutral, the slice of
 one rank. Refuses, with ``BatchRefused``: anything that is not a complete, scorable, finite, in-lineage row of the
-agreed size. Imports no torch: ``trainer.grpo`` wraps the columns.
+agreed size. Loads without torch; ``trainer.grpo`` wraps the columns.
 
 Example: prompt ``[1 2 3]``, completion ``[7 8]``, observation ``[4 5]``, completion ``[9]`` becomes
 ``prompt_ids = 1 2 3``, ``completion_ids = 7 8 4 5 9``, ``mask = 1 1 0 0 1``.
@@ -13,12 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from rollout.errors import AgentworldError
 from rollout.types import Batch, Group, Trajectory, Version
+
+if TYPE_CHECKING:
+    import torch
 
 ROW_MEAN_LOSSES = frozenset({"grpo", "sapo", "dr_grpo", "luspo"})  # divide by the number of rows
 TOKEN_MEAN_LOSSES = frozenset({"dapo", "cispo", "vespo"})  # divide by the number of trained tokens
@@ -174,33 +177,33 @@ def _check_versions(row: Row, current: Version, resumed_at: int) -> None:
             raise BatchRefused(f"{row.name}: sampled by {version}, which is not in the lineage of {current}")
 
 
-def group_advantages(
-    rewards: Sequence[np.ndarray], scale: Scale = "group"
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Advantages [G] and zero-variance flags [G] per group, as TRL's ``sum_then_normalize``.
+def group_advantages(rewards_NG: np.ndarray, scale: Scale = "group") -> tuple[np.ndarray, np.ndarray]:
+    """Advantages and zero-variance flags, both (N, G), of rewards (N, G) with nan for unscorable or absent members.
 
-    Mean and Bessel-corrected deviation (+ 1e-4) over the scorable members; nan rewards, and groups with fewer than
-    two scorable members, get 0. ``batch`` divides by the deviation over all groups, ``none`` by 1.
+    TRL's ``sum_then_normalize``, operation by operation in its fp32, so that both paths agree to the bit: mean and
+    Bessel-corrected deviation (+ 1e-4) over the scorable members of each group; ``batch`` divides by the deviation
+    over all groups, ``none`` by 1. Unscorable members, and groups with fewer than two scorable ones, get 0.
     """
-    everything = np.concatenate(rewards) if rewards else np.zeros(0)
-    batch_std = _std(everything)
-    advantages, flat = [], []
-    for group in rewards:
-        std = batch_std if scale == "batch" else _std(group)
-        scorable = np.isfinite(group)
-        value = np.zeros(len(group))
-        if scorable.sum() >= 2:
-            value[scorable] = group[scorable] - group[scorable].mean()
-            if scale != "none":
-                value /= std + STD_EPSILON
-        advantages.append(value)
-        flat.append(np.full(len(group), bool(abs(std) <= 1e-8)))
-    return advantages, flat
+    import torch
+
+    rewards = torch.from_numpy(rewards_NG.astype(np.float32))
+    std = _nanstd(rewards.flatten(), 0).expand_as(rewards) if scale == "batch" else _nanstd(rewards, 1)
+    value = rewards - torch.nanmean(rewards, dim=1, keepdim=True)
+    if scale != "none":
+        value = value / (std + STD_EPSILON)
+    value = torch.nan_to_num(value, nan=0.0)
+    return value.numpy(), torch.isclose(std, torch.zeros_like(std)).expand_as(rewards).numpy()
 
 
-def _std(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.std(ddof=1)) if len(known) > 1 else math.nan
+def _nanstd(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Bessel-corrected over the known values; nan where fewer than two are known."""
+    import torch
+
+    known = (~torch.isnan(values)).sum(dim=dim, keepdim=True)
+    centred = values - torch.nanmean(values, dim=dim, keepdim=True)
+    variance = torch.nanmean(centred**2, dim=dim, keepdim=True)
+    bessel = torch.where(known > 1, known / (known - 1), torch.nan)
+    return torch.sqrt(variance * bessel)
 
 
 def plan_batch(
@@ -221,12 +224,14 @@ def plan_batch(
     ``neutral``: which features forbid padding here, see ``refuse_padding``. Raises ``BatchRefused``.
     """
     _check_groups(batch, limits)
-    rewards = [_rewards(group) for group in batch.groups]
+    rewards = np.full((len(batch.groups), limits.group_size), math.nan)
+    for g, group in enumerate(batch.groups):
+        rewards[g, : len(group.members)] = _rewards(group)
     advantages, zero_std = group_advantages(rewards, scale)
     blocks: list[list[Row]] = []
     for group, group_reward, group_advantage in zip(batch.groups, rewards, advantages, strict=True):
         block: list[Row] = []
-        for trajectory, reward, advantage in zip(group.members, group_reward, group_advantage, strict=True):
+        for trajectory, reward, advantage in zip(group.members, group_reward, group_advantage, strict=False):
             if math.isnan(reward):
                 continue
             if trajectory.sampling.temperature != limits.temperature:
@@ -249,11 +254,12 @@ def plan_batch(
         if loss_type in ROW_MEAN_LOSSES:
             row_scale = len(rows) / real
             rows = [replace(row, advantage=row.advantage * row_scale) for row in rows]
+    present = np.arange(limits.group_size) < np.asarray([[len(group.members)] for group in batch.groups])
     return Plan(
         rows=tuple(rows),
-        rewards=np.concatenate(rewards),
-        advantages=np.concatenate(advantages),
-        zero_std=np.concatenate(zero_std),
+        rewards=rewards[present],
+        advantages=advantages[present],
+        zero_std=zero_std[present],
         trajectories=tuple(member for group in batch.groups for member in group.members),
         row_scale=row_scale,
     )
