@@ -43,13 +43,12 @@ class ExperimentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_dir: str = Field(description="where the run lives; an existing run is continued")
-    seed: int = Field(0, description="decides tasks, sampling and training")
+    seed: int = Field(0, ge=0, description="decides tasks, sampling and training")
     policy: str = Field(description="folder of the Hugging Face model to start from")
     world: Literal["simulated", "real"] = Field("simulated", description="world to train in")
-    eval_every: int = Field(0, ge=0, description="optimiser steps between real evaluations; 0: only at the end")
-    processes: int = Field(1, ge=1, description="trainer ranks; more than one start through Ray Train (RAY_ADDRESS joins a cluster)")
+    eval_every: int = Field(0, ge=0, description="optimiser steps between real evaluations; 0: none")
+    processes: int = Field(1, ge=1, description="trainer ranks; several start through Ray Train")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON file, relative to this YAML's folder")
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")
     tasks: TasksConfig = TasksConfig()
     world_model: WorldModelConfig = WorldModelConfig()
     rollout: RolloutConfig = RolloutConfig()
@@ -65,12 +64,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     return _absolute(config, path.resolve().parent)
 
 
+def dump(config: ExperimentConfig) -> str:
+    """The whole config, defaults written out, as YAML that ``load`` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
 def save_resolved(config: ExperimentConfig, run_dir: str | Path) -> Path:
     """``config.resolved.yaml`` in ``run_dir``, whole or not at all; ``load`` reads it back."""
     target = Path(run_dir) / RESOLVED
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{RESOLVED}.{os.getpid()}")
-    partial.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    partial.write_text(dump(config), encoding="utf-8")
     partial.replace(target)
     return target
 

@@ -47,6 +47,14 @@ def check_world_model(config: WorldModelConfig) -> None:
         check_model_folder(config.path)
 
 
+def training_worlds(config: WorldModelConfig | None) -> dict[str, EnvFactory]:
+    """The real terminal, and the simulated one where ``config`` names its world model; nothing is tried."""
+    worlds: dict[str, EnvFactory] = {REAL: TerminalFactory()}
+    if config is not None:
+        worlds[SIM] = SimulatedFactory(TERMINAL, config.spec(), config.simulation())
+    return worlds
+
+
 def real() -> EnvFactory:
     """The real terminal, once a box was seen to start. Raises SandboxError."""
     check_sandbox()

@@ -1,0 +1,239 @@
+"""The command ``agentworld``.
+
+Owns: arguments, printing, exit statuses (0 done, 1 crash, 2 a user-facing error). Refuses: logic; each command
+calls one function, imported when the command runs, so that ``--help`` needs no framework.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launch.errors import UserError, one_line, strip_controls, user_errors
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Learn a world from real traces, train an agent inside it, measure it in the real one.",
+)
+
+Seed = Annotated[int, typer.Option(min=0, help="Decides everything random.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+
+
+class SplitName(StrEnum):
+    train = "train"
+    heldout = "heldout"
+    family = "family"
+
+
+class WorldName(StrEnum):
+    real = "real"
+    sim = "sim"
+    both = "both"
+
+
+Split = Annotated[SplitName, typer.Option(help="Seeds: train, heldout; family: families held out whole.")]
+
+
+def main() -> None:
+    """Entry point of the command."""
+    with user_errors():
+        app()
+
+
+def say(text: str) -> None:
+    """Print a line that may hold model-written text."""
+    print(strip_controls(text), flush=True)
+
+
+@app.command()
+def quickstart(
+    smoke: Annotated[bool, typer.Option("--smoke", help="Every stage, tiny: does it run here?")] = False,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Train the world model too.")] = False,
+    controls: Annotated[bool, typer.Option("--controls", help="Also more SFT and permuted rewards.")] = False,
+    seed: Seed = 0,
+    run_dir: Annotated[Path, typer.Option(help="Where the run lives; reused if it exists.")] = Path("runs/quickstart"),
+) -> None:
+    """Traces, world model, policy RL inside it, evaluation in the real world: the whole product, once."""
+    from launch.quickstart import ARMS, run_quickstart
+
+    arms = ARMS if controls else ARMS[:1]
+    raise typer.Exit(run_quickstart(seed=seed, smoke=smoke, from_scratch=from_scratch, run_dir=run_dir, arms=arms))
+
+
+@app.command()
+def collect(
+    out: Annotated[Path, typer.Option(help="Folder for episodes.jsonl and manifest.json.")],
+    episodes: Annotated[int, typer.Option(min=1)] = 1000,
+    seed: Seed = 0,
+    workers: Workers = 2,
+    split: Split = SplitName.train,
+) -> None:
+    """Record sessions of the real terminal as training data for world models."""
+    from launch.collect import collect as run
+    from launch.worlds import check_sandbox
+
+    check_sandbox()
+    run(out, split.value, episodes, seed, workers, say)
+
+
+@app.command()
+def tasks(
+    out: Annotated[Path, typer.Option(help="JSONL task file to write.")],
+    count: Annotated[int, typer.Option(min=1)] = 200,
+    seed: Seed = 0,
+    split: Split = SplitName.heldout,
+) -> None:
+    """Write generated tasks to a file, to be read, edited and given to eval or train."""
+    from worldmodel.domains.terminal.tasks import generate, save
+
+    if out.exists():
+        raise UserError(f"{out}: exists already")
+    partial = out.with_name(f".{out.name}.partial")
+    save(generate(split.value, count, seed), partial)
+    partial.replace(out)
+    say(f"{count} tasks in {out}")
+
+
+@app.command()
+def fidelity(
+    world_model: Annotated[str, typer.Option(help="Model folder, or URL of an OpenAI-compatible server.")],
+    episodes: Annotated[Path, typer.Option(help="Folder written by `agentworld collect`.")],
+    limit: Annotated[int, typer.Option(min=1, help="Transitions to ask for, teacher-forced.")] = 2000,
+    free: Annotated[int, typer.Option(min=0, help="Episodes to run free.")] = 200,
+    served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
+) -> None:
+    """How close predicted observations are to recorded real ones."""
+    from launch.evaluate import measure_fidelity, write_json
+    from launch.worlds import world_model_config
+    from worldmodel.fidelity import table_rows
+
+    config = world_model_config(world_model, served_model, dialect)
+    result = measure_fidelity(config, episodes, limit, free)
+    show(table_rows(result))
+    if out is not None:
+        write_json(out, result.to_json())
+
+
+@app.command("eval")
+def evaluate(
+    policy: Annotated[str, typer.Option(help="Model folder, or `gold`, or `empty`.")],
+    tasks: Annotated[int, typer.Option(min=1, help="Number of generated tasks.")] = 200,
+    task_file: Annotated[Path | None, typer.Option(help="JSONL tasks instead of generated ones.")] = None,
+    split: Split = SplitName.heldout,
+    world: Annotated[WorldName, typer.Option(help="Where to run; both: the same tasks, paired.")] = WorldName.real,
+    world_model: Annotated[str, typer.Option(help="Model folder or server URL, for sim and both.")] = "",
+    served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the policy; 0: most likely token.")] = 0.0,
+    seed: Seed = 0,
+    workers: Workers = 1,
+    out: Annotated[Path | None, typer.Option(help="Also write every episode's outcome as JSON.")] = None,
+) -> None:
+    """Success of a policy on held-out tasks, in the real world, the simulator, or both."""
+    from launch.evaluate import Evaluand, evaluate_policy, load_tasks, write_json
+
+    if world is not WorldName.real and not world_model:
+        raise UserError(f"--world {world.value} needs --world-model")
+    chosen = load_tasks(task_file, split.value, tasks, seed)
+    names = ("real", "sim") if world is WorldName.both else (world.value,)
+    evaluand = Evaluand(policy, world_model, served_model, dialect, temperature, seed, workers)
+    result = evaluate_policy(evaluand, chosen, names)
+    show(result.rows())
+    if out is not None:
+        write_json(out, result.to_json())
+
+
+@app.command()
+def vet(
+    world_model: Annotated[str, typer.Option(help="Model folder, or URL of an OpenAI-compatible server.")],
+    tasks: Annotated[int, typer.Option(min=1, help="Number of generated tasks.")] = 200,
+    task_file: Annotated[Path | None, typer.Option(help="JSONL tasks instead of generated ones.")] = None,
+    split: Split = SplitName.train,
+    served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
+) -> None:
+    """Can the simulator's verdicts be trusted? Acts out gold, wrong and empty solutions in both worlds."""
+    from launch.evaluate import load_tasks, write_json
+    from launch.vet import table, vet_tasks
+    from launch.worlds import world_model_config
+
+    chosen = load_tasks(task_file, split.value, tasks, seed)
+    result = vet_tasks(world_model_config(world_model, served_model, dialect), chosen, seed)
+    show(table(result))
+    say(f"{len(result.usable)} of {len(chosen)} tasks may be trained on in this simulator")
+    if out is not None:
+        write_json(out, result.to_json())
+
+
+@app.command(context_settings={"ignore_unknown_options": False})
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. trainer.trl.max_steps=10")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
+) -> None:
+    """Policy RL: GRPO on groups of episodes sampled in a world."""
+    from launch.config import dump, load
+
+    loaded = load(config, overrides or [])
+    if dry_run:
+        print(dump(loaded), end="")
+        return
+    from launch.train import run
+
+    say(f"trained: {run(loaded, say)['final']}")
+
+
+@app.command()
+def doctor(
+    run_dir: Annotated[Path, typer.Option(help="Where runs would live.")] = Path("runs"),
+    model: Annotated[Path | None, typer.Option(help="Also check this folder's chat template.")] = None,
+    url: Annotated[str | None, typer.Option(help="Also ask this world-model server.")] = None,
+) -> None:
+    """What this machine can do."""
+    from launch.doctor import diagnose
+
+    findings = diagnose(run_dir, model, url)
+    for finding in findings:
+        mark = "ok  " if finding.ok else ("FAIL" if finding.needed else "warn")
+        say(f"{mark}  {finding.name:18}  {one_line(finding.detail)}")
+    failed = [finding.name for finding in findings if finding.needed and not finding.ok]
+    if failed:
+        raise UserError(f"not ready: {', '.join(failed)}")
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="A run directory that holds report.json.")]) -> None:
+    """Write report.html anew from a run's report.json."""
+    from launch.report.data import read
+    from launch.report.render import write
+
+    say(str(write(read(run_dir / "report.json"), run_dir)))
+
+
+def show(rows: list[tuple[str, ...]]) -> None:
+    """A table, its first row the header; numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows[1:]:
+        table.add_row(*(Text(strip_controls(cell)) for cell in row))
+    Console(soft_wrap=True).print(table)
+
+
+if __name__ == "__main__":
+    main()

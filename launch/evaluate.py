@@ -1,0 +1,187 @@
+"""``agentworld eval`` and ``fidelity``: a policy, or a world model, measured on held-out data.
+
+Owns: putting policy, tasks, worlds and pool together; evaluation between optimiser steps; printing and files.
+Refuses: the statistics (``rollout.evaluate``, ``rollout.transfer``, ``worldmodel.fidelity``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.errors import need_file
+from launch.pools import policy_pool, replay_pool
+from launch.vet import EMPTY
+from launch.worlds import REAL, check_model_folder, real, simulated, world_model_config
+from rollout.config import RolloutConfig
+from rollout.evaluate import Evaluation, evaluate
+from rollout.pool import Pool
+from rollout.protocols import EnvFactory, RawTensor, WeightSink
+from rollout.seeds import derive_seed
+from rollout.spot import success
+from rollout.transfer import Transfer, compare
+from rollout.types import Prompt, Sampling, Score, Stop, Task, Trajectory, Version
+from rollout.worker import ReplayOutcome
+from worldmodel.config import WorldModelConfig
+from worldmodel.domains.terminal import TERMINAL
+from worldmodel.domains.terminal.tasks import Split, generate, load
+from worldmodel.episodes import read_episodes
+from worldmodel.fidelity import FidelityResult, FidelitySettings, measure
+
+REFERENCES = ("gold", "empty")
+SLOTS = 32  # episodes at once
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluand:
+    """What is evaluated and how. ``policy``: a model folder, ``gold`` or ``empty``; ``world_model``: folder or URL."""
+
+    policy: str
+    world_model: str = ""
+    served_model: str = ""
+    dialect: str | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Success by world; ``transfer`` where both were asked for."""
+
+    worlds: Mapping[str, Evaluation]
+    transfer: Transfer | None
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table a command prints, header first."""
+        table: list[tuple[str, ...]] = [("", "tasks", "success", "95 % interval", "coverage")]
+        for name, found in self.worlds.items():
+            s = found.success
+            table.append((name, str(s.count), f"{s.mean:.1%}", f"{s.low:.1%} to {s.high:.1%}", f"{found.coverage:.1%}"))
+        first = next(iter(self.worlds.values()))
+        for family, s in first.families.items():
+            table.append((f"  {family}", str(s.count), f"{s.mean:.1%}", f"{s.low:.1%} to {s.high:.1%}", ""))
+        if self.transfer is not None:
+            g = self.transfer.gap
+            table.append(("sim - real", str(g.count), f"{g.mean:+.1%}", f"{g.low:+.1%} to {g.high:+.1%}", ""))
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        gap = self.transfer.gap if self.transfer else None
+        return {
+            "worlds": {name: found.to_json() for name, found in self.worlds.items()},
+            "gap": None if gap is None else {"mean": gap.mean, "low": gap.low, "high": gap.high, "count": gap.count},
+            "agreement": self.transfer.agreement if self.transfer else None,
+        }
+
+
+def load_tasks(file: Path | None, split: Split, count: int, seed: int) -> list[Task]:
+    """The tasks of ``file``, else generated ones. Raises TaskError naming file, line and field."""
+    return load(need_file(file, "task file")) if file is not None else generate(split, count, seed)
+
+
+def evaluate_policy(what: Evaluand, tasks: Sequence[Task], names: Sequence[str]) -> Evaluated:
+    """``what`` on ``tasks`` in each named world, paired by seed. Every part is tried before an episode starts."""
+    if what.policy not in REFERENCES:
+        check_model_folder(what.policy)
+    worlds: dict[str, EnvFactory] = {}
+    for name in names:
+        if name == REAL:
+            worlds[name] = real()
+        else:
+            worlds[name] = simulated(world_model_config(what.world_model, what.served_model, what.dialect))
+    run = _run_reference if what.policy in REFERENCES else _run_policy
+    runs = run(what, tasks, worlds)
+    found = {name: evaluate(trajectories) for name, trajectories in runs.items()}
+    both = compare(runs["sim"], runs[REAL]) if len(runs) == 2 else None
+    return Evaluated(found, both)
+
+
+def _run_policy(what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]) -> dict[str, list[Trajectory]]:
+    rollout = RolloutConfig(engine="ray" if what.workers > 1 else "local", workers=what.workers, slots=SLOTS)
+    sampling = Sampling(what.temperature, rollout.max_tokens)
+    with policy_pool(str(Path(what.policy).resolve()), worlds, rollout, next(iter(worlds))) as pool:
+        return {name: pool.run_tasks(tasks, env=name, sampling=sampling, seed=what.seed) for name in worlds}
+
+
+def _run_reference(
+    what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]
+) -> dict[str, list[Trajectory]]:
+    runs = {}
+    with replay_pool(worlds, what.workers, SLOTS) as pool:
+        for name in worlds:
+            actions = [task.reference.gold if what.policy == "gold" else EMPTY for task in tasks]
+            seeds = [derive_seed(what.seed, "eval", task.id) for task in tasks]
+            jobs = [(t, a, name, s) for t, a, s in zip(tasks, actions, seeds, strict=True)]
+            outcomes = pool.replay(jobs)
+            runs[name] = [replayed(task, name, o) for task, o in zip(tasks, outcomes, strict=True)]
+    return runs
+
+
+def replayed(task: Task, world: str, outcome: ReplayOutcome) -> Trajectory:
+    """A replay as an episode without tokens: a fault or a missing verdict is unscorable."""
+    verdict = None if outcome.fault else success(outcome.results)
+    return Trajectory(
+        task=task,
+        group="replay",
+        member=0,
+        prompt=Prompt(()),
+        turns=(),
+        stop=Stop.WORLD_ERROR if outcome.fault else Stop.DONE,
+        score=Score(None if verdict is None else float(verdict), reason=outcome.fault or ""),
+        results=outcome.results,
+        world_id=world,
+        error=outcome.fault,
+    )
+
+
+def measure_fidelity(config: WorldModelConfig, episodes: Path, limit: int, free: int) -> FidelityResult:
+    """The world model behind ``config`` on the recorded ``episodes``. Raises ConfigError, CheckpointError or
+    WorldFault before the first prediction where one of the two is not there."""
+    recorded = list(read_episodes(episodes))
+    factory = simulated(config)
+    settings = FidelitySettings(max_transitions=limit, max_free_episodes=free, concurrency=config.concurrency)
+
+    async def run() -> FidelityResult:
+        try:
+            return await measure(recorded, factory.model, TERMINAL.spec, settings)
+        finally:
+            await factory.close()
+
+    return asyncio.run(run())
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatingSink:
+    """A ``WeightSink`` that, every ``every`` optimiser steps, evaluates the version just published before training
+    goes on. Results are files of their own, named after the version, and are not made twice.
+
+    The other ranks wait meanwhile: an evaluation must be shorter than a collective's deadline."""
+
+    sink: WeightSink
+    pool: Pool
+    tasks: Sequence[Task]
+    every: int
+    folder: Path
+    world: str
+
+    def publish(self, version: Version, tensors: Iterable[tuple[str, RawTensor]]) -> Version:
+        confirmed = self.sink.publish(version, tensors)
+        file = self.folder / f"{self.world}-step_{version.step:06d}.json"
+        if version.step % self.every == 0 and not file.exists():
+            greedy = Sampling(0.0, self.pool.spec.sampling.max_tokens)
+            write_json(file, evaluate(self.pool.run_tasks(self.tasks, env=self.world, sampling=greedy)).to_json())
+        return confirmed
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
