@@ -87,7 +87,8 @@ class Dialect(Protocol):
 class Domain(Protocol):
     """One folder under ``worldmodel/domains/``: the difference between domains is a grammar and a prompt."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def parse(self, text: str) -> Action:
         """Never raises, on any text."""
