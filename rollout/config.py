@@ -5,7 +5,7 @@ Owns: names, ranges and defaults, and the settings objects that follow from them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -13,11 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rollout.episode import EpisodeSettings
 from rollout.events import FaultKind
-from rollout.protocols import ChatFactory, EnvFactory, Reward, SamplerFactory
 from rollout.scheduler import SchedulerSettings
 from rollout.spot import SpotSettings
 from rollout.types import Sampling, Task
-from rollout.worker import PoolSpec
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -94,28 +92,6 @@ class RolloutConfig(BaseModel):
         if self.spot_share == 0.0:
             return None
         return SpotSettings(share=self.spot_share, limit=self.spot_limit, minimum=self.spot_minimum)
-
-    def pool_spec(
-        self,
-        env_factories: Mapping[str, EnvFactory],
-        sampler_factory: SamplerFactory,
-        chat_factory: ChatFactory,
-        reward: Reward,
-        env: str = "sim",
-    ) -> PoolSpec:
-        """For ``rollout.ray_pool.open_pool``."""
-        return PoolSpec(
-            num_workers=self.workers,
-            slots=self.slots,
-            env_factories=env_factories,
-            sampler_factory=sampler_factory,
-            chat_factory=chat_factory,
-            reward=reward,
-            settings=self.episode,
-            sampling=self.sampling,
-            env=env,
-            threads=self.threads,
-        )
 
     def capped(self, tasks: Sequence[Task]) -> list[Task]:
         """``tasks`` with ``max_turns`` applied."""

@@ -67,6 +67,8 @@ class _ThreadHandle:
             ending = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
             ending.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
         self._thread.join(_JOIN_SECONDS)
+        if self._worker.done() and self._worker.exception() is None:
+            self._worker.result().close()
         if not self._thread.is_alive():
             self._loop.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rollout.errors import AgentworldError
 from rollout.local_pool import LocalPool
@@ -17,14 +17,9 @@ from rollout.pool import Pool
 from rollout.types import Version
 from rollout.worker import Job, PoolSpec, code_fingerprint
 
-__all__ = ["LocalPool", "RayPool", "open_pool"]
+__all__ = ["LocalPool", "RayPool"]
 
 _EXTRA_CALLS = 16  # concurrent control calls beside the episodes
-
-
-def open_pool(engine: Literal["local", "ray"], spec: PoolSpec) -> Pool:
-    """The pool that ``rollout.engine`` names."""
-    return RayPool(spec) if engine == "ray" else LocalPool(spec)
 
 
 class RayPool(Pool):

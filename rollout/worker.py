@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -109,16 +109,23 @@ def pack(tensors: Iterable[tuple[str, RawTensor]] | Mapping[str, RawTensor]) -> 
     return {name: Packed(np.frombuffer(t.data, dtype=np.uint8), t.dtype, tuple(t.shape)) for name, t in items}
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """A sampler that holds a thread or a server."""
+
+    def close(self) -> None: ...
+
+
 class Worker:
     """Async: every method is called on one event loop."""
 
     def __init__(self, spec: PoolSpec, index: int) -> None:
         self.index = index
         self.version: Version | None = None  # None: the weights that the factory loaded
-        self.done = 0
         self._spec = spec
         self._chat = spec.chat_factory()
         self._sampler = spec.sampler_factory()
+        self._updating = asyncio.Lock()
         self._gate = asyncio.Semaphore(spec.slots)
         self._running: dict[str, asyncio.Task[Any]] = {}
 
@@ -146,17 +153,19 @@ class Worker:
 
     async def update(self, version: Version, tensors: Mapping[str, Packed]) -> Version:
         """Serve ``tensors`` from now on; episodes that are running go on with them."""
-        self.version = Version(*cast(UpdatableSampler, self._sampler).update(version, cast(Any, tensors)))
+        sampler = cast(UpdatableSampler, self._sampler)
+        async with self._updating:  # one that follows a restart may meet the next one
+            self.version = Version(*await asyncio.to_thread(sampler.update, version, cast(Any, tensors)))
         return self.version
 
-    async def counts(self) -> dict[str, int]:
-        return {"running": len(self._running), "done": self.done}
+    def close(self) -> None:
+        """Free the sampler, where it holds something."""
+        if isinstance(self._sampler, Closable):
+            self._sampler.close()
 
     async def _run(self, job: Job) -> Trajectory | ReplayOutcome:
         async with self._gate:
-            outcome = await (self._replay(job) if isinstance(job, ReplayJob) else self._episode(job))
-        self.done += 1
-        return outcome
+            return await (self._replay(job) if isinstance(job, ReplayJob) else self._episode(job))
 
     async def _episode(self, job: EpisodeJob) -> Trajectory:
         if job.version is not None and (self.version is None or self.version < job.version):
