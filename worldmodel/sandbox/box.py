@@ -26,7 +26,10 @@ _MASKED = ("keys", "cmdline", "kallsyms", "kcore", "timer_list", "sched_debug", 
 
 
 def bubblewrap_arguments(workspace: str, base: str, writable: bool) -> list[str]:
-    """Everything unshared, an allow-list of host paths, nothing writable but the workspace's two folders."""
+    """Everything unshared, an allow-list of host paths, nothing writable but the workspace's two folders.
+
+    The program enters home itself: an episode may have made home impossible to enter, which is no fault of the box.
+    """
     words = ["--unshare-user", "--uid", str(UID), "--gid", str(UID), "--disable-userns", "--unshare-ipc",
              "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try", "--hostname", HOST,
              "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
@@ -45,7 +48,7 @@ def bubblewrap_arguments(workspace: str, base: str, writable: bool) -> list[str]
             words += ["--ro-bind", f"{base}/blank", f"/proc/{name}"]
     bind = "--bind" if writable else "--ro-bind"
     words += ["--remount-ro", "/proc", bind, f"{workspace}/home", HOME, bind, f"{workspace}/tmp", "/tmp",
-              "--remount-ro", "/", "--chdir", HOME]  # fmt: skip
+              "--remount-ro", "/", "--chdir", "/"]  # fmt: skip
     for name, value in ENVIRONMENT:
         words += ["--setenv", name, value]
     return [*words, "--seccomp", "5", "--info-fd", "4"]
@@ -121,16 +124,16 @@ class Box:
         self.pidfds.insert(0, os.pidfd_open(info["child-pid"]))
 
     def interrupt(self) -> None:
-        """From any thread: SIGKILL to the box; the call that runs then sees it exit."""
+        """From any thread: SIGKILL to the first process; the call that runs then sees the box exit."""
         with self._guard:
-            for fd in self.pidfds:
-                with contextlib.suppress(OSError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            send_kill(self.pidfds[:1])
 
     def kill(self) -> None:
         """Kill every process of the box and wait until none is left; safe to call twice. Raises SandboxError
         where one is left after 10 s."""
-        self.interrupt()
+        self.interrupt()  # bubblewrap outside reaps it and ends by itself
+        if self.pidfds and not ends(self.pidfds[-1], 1.0):
+            send_kill(self.pidfds)
         with self._guard:  # a closed descriptor must not be signalled: its number may be another box's by then
             pidfds, self.pidfds = self.pidfds, []
         stuck = [fd for fd in pidfds if not ends(fd, 10.0)]
@@ -146,6 +149,12 @@ class Box:
             if fd >= 0:
                 os.close(fd)
                 setattr(self, name, -1)
+
+
+def send_kill(pidfds: Sequence[int]) -> None:
+    for fd in pidfds:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
 
 
 def ends(pidfd: int, seconds: float) -> bool:

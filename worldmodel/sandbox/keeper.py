@@ -8,9 +8,9 @@ Nothing outlives it: its mounts exist in its namespace alone, boxes die with the
 as the worker does (end of file on the socket, or the worker's pidfd). So a killed worker leaves no mount, no
 directory and no process; empty cgroups of dead keepers are removed by the next one.
 
-Arguments: the worker's pid, the number of the stream socket it inherited. Protocol there: 4 bytes length with the request's descriptors attached, then JSON; the reply
-likewise. Requests: ``workspace`` (files, dirs, modes, bytes, inodes), ``spawn`` (workspace, argv, bwrap, limits,
-seccomp; descriptors in, out, marker, info), ``drop`` (workspace).
+Arguments: the worker's pid, the number of the stream socket it inherited. Protocol there: 4 bytes length with the
+request's descriptors attached, then JSON; the reply likewise. Requests: ``workspace`` (files, dirs, modes, bytes,
+inodes), ``spawn`` (workspace, argv, bwrap, rlimits, memory, seccomp; descriptors in, out, marker, info), ``drop``.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 2, 4, 0x4000, 0x40000, 2
-CLONE_NEWNS, CLONE_NEWUSER, PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 0x20000, 0x10000000, 1, 38
+CLONE_NEWNS, CLONE_NEWUSER, PR_SET_PDEATHSIG = 0x20000, 0x10000000, 1
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 EPOCH = 1735689600  # 2025-01-01: modification time of every initial file
 MARKER_FD, STATUS_FD = 199, 220
 ETC_FILES = ("ld.so.cache", "ld.so.conf", "magic", "mime.types")
@@ -174,7 +176,8 @@ class Keeper:
         make_etc(self.base)
         self.cgroups = Cgroups()
         self.slots: dict[int, int] = {}  # slot -> uid
-        self.children: set[int] = set()
+        # orphans of boxes come to this process and are reaped: zombies count against a box's process limit
+        call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def workspace(self, request: dict) -> dict:
         slot = next(number for number in range(len(self.slots) + 1) if number not in self.slots)
@@ -219,7 +222,6 @@ class Keeper:
                 os.write(STATUS_FD, (str(error) or type(error).__name__).encode()[:500])
             finally:
                 os._exit(126)
-        self.children.add(pid)
         pidfd = os.pidfd_open(pid)
         for fd in (filter_fd, arguments_fd, status_write):
             os.close(fd)
@@ -230,20 +232,25 @@ class Keeper:
             raise OSError(failure)
         return {"pid": pid, "cgroup": bool(procs)}, pidfd
 
-    def reap(self) -> None:
-        for pid in list(self.children):
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    continue
-            self.children.discard(pid)
+    @staticmethod
+    def reap() -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
     def close(self) -> None:
-        for pid in self.children:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in self.children:
-            with contextlib.suppress(OSError):
-                os.waitpid(pid, 0)
+        """Kill every box and wait for the last process: a cgroup with processes cannot be removed."""
+        until = time.monotonic() + 5.0
+        while time.monotonic() < until:
+            with open(f"/proc/self/task/{os.getpid()}/children") as stream:
+                children = [int(pid) for pid in stream.read().split()]
+            if not children:
+                break
+            for pid in children:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self.reap()
+            time.sleep(0.002)
         self.cgroups.close()
 
 

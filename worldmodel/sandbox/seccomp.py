@@ -85,9 +85,7 @@ def program(machine: str | None = None) -> bytes:
     code += _deny(clone3, errno.ENOSYS)
     code += _argument_rule(clone, 0, [_op(_JSET, 0, 1, _NEW_NAMESPACES), refuse])
     for call in (socket, socketpair):
-        allowed = [
-            _op(_JEQ, len(_FAMILIES) - i, 0, family) for i, family in enumerate(_FAMILIES)
-        ]
+        allowed = [_op(_JEQ, len(_FAMILIES) - i, 0, family) for i, family in enumerate(_FAMILIES)]
         code += _argument_rule(call, 0, [*allowed, _op(_RET, 0, 0, _ERRNO | errno.EAFNOSUPPORT)])
     inject = [step for number in _TERMINAL_INJECTION for step in (_op(_JEQ, 0, 1, number), refuse)]
     code += _argument_rule(ioctl, 1, inject)

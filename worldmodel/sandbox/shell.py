@@ -11,6 +11,7 @@ verdict depends on this shell.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import select
 import shlex
@@ -26,6 +27,8 @@ SHELL = ("/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
 _SETUP = (
     "exec 2>/dev/null; set +H +o history; unset HISTFILE; PS1='$ '; umask 022; ulimit -SHu {processes}; cd {home}\n"
 )
+# an interactive bash without a terminal says this whenever a signal ends a command
+_NOISE = re.compile(rb"^bash: \[\d+: \d+ \(\d+\)\] tcsetattr: Inappropriate ioctl for device\n", re.MULTILINE)
 
 
 class Shell(Box):
@@ -79,7 +82,7 @@ class Shell(Box):
             self.kill()
         else:
             self._status = status or 0
-        return render(raw, status, end)
+        return render(_NOISE.sub(b"", raw), status, end)
 
     def _write(self, content: bytes, deadline: float) -> None:
         while content:

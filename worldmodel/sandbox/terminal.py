@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worldmodel.sandbox.box import MARKER_FD, Box, take
-from worldmodel.sandbox.limits import COLUMNS, ROWS, Limits, SandboxError
+from worldmodel.sandbox.limits import COLUMNS, HOME, ROWS, Limits, SandboxError
 from worldmodel.sandbox.link import Link
 from worldmodel.sandbox.screen import NOTES, End, Screen, clean
 
@@ -58,7 +58,7 @@ class Terminal(Box):
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         script = (
-            f"umask 022; ulimit -SHu {limits.processes}; export PS1='$ ' TERM=linux; unset HISTFILE; "
+            f"cd {HOME}; umask 022; ulimit -SHu {limits.processes}; export PS1='$ ' TERM=linux; unset HISTFILE; "
             f"echo >&{MARKER_FD}; exec setsid -c -w bash --norc --noprofile -i {MARKER_FD}>&-"
         )
         super().__init__(link, workspace, limits, True, ("/bin/bash", "-c", script), (slave, slave))
