@@ -23,8 +23,11 @@ from rollout.pool_types import Faulted, Finished
 from rollout.ray_pool import RayPool
 from rollout.reward.checks import ChecksReward
 from rollout.samplers.scripted import ScriptedSamplerSpec
+from rollout.scheduler import SchedulerSettings
+from rollout.source import RolloutSource
 from rollout.spot import replay_actions
-from rollout.types import Sampling, Stop, Version
+from rollout.store import RolloutStore, fates, lineage
+from rollout.types import Batch, Sampling, Stop, Version
 from rollout.worker import EpisodeJob, Packed, PoolSpec, pack
 
 TASKS = make_tasks(6)
@@ -293,6 +296,22 @@ def test_a_killed_worker_loses_its_jobs_and_comes_back_with_the_weights(ray_pool
     assert all(isinstance(event, Finished) for event in events)
     assert {event.trajectory.oldest_version for event in events} == {Version(1, 9)}
     assert pid_of(ray_pool, 1) == before[1] and pid_of(ray_pool, 0) != before[0]
+
+
+@pytest.mark.slow
+def test_the_source_retries_what_a_killed_worker_lost(ray_pool: RayPool, tmp_path: Path):
+    store = RolloutStore(tmp_path, 1)
+    source = RolloutSource(ray_pool, TASKS, SchedulerSettings(4, 6), store, seed=0, env="slow")
+    source.publish(Version(2, 0), [])
+    time.sleep(1.0)
+    os.kill(pid_of(ray_pool, 1), signal.SIGKILL)
+    batch = source.take(0, timeout=60.0)
+    assert isinstance(batch, Batch), batch
+    assert batch.metrics["rollout/faults/worker"] >= 1
+    assert {m.oldest_version for g in batch.groups for m in g.members} == {Version(2, 0)}
+    source.settle(0)
+    source.finish()
+    assert set(map(tuple, fates(lineage(tmp_path, 1)).values())) == {("trained",)}
 
 
 @pytest.mark.slow
