@@ -6,6 +6,7 @@ calls one function, imported when the command runs, so that ``--help`` needs no 
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Learn a world from real traces, train an agent inside it, measure it in the real one.",
 )
+
+# Set before any framework is imported; what the user's environment says wins.
+QUIET = {"TQDM_DISABLE": "1", "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false", "WANDB_SILENT": "true"}
 
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything random.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
@@ -43,6 +47,8 @@ Split = Annotated[SplitName, typer.Option(help="Seeds: train, heldout; family: f
 
 def main() -> None:
     """Entry point of the command."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     with user_errors():
         app()
 

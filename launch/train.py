@@ -5,6 +5,7 @@ Owns: which parts meet, and in which order. Refuses: the parts themselves.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
     from trainer.saving import BeatCallback, CheckpointCallback, prepare_resume
     from trainer.stages import policy_rl
 
+    os.environ.setdefault("WANDB_DIR", str(ranks.run_dir))
     with rollouts(config, ranks) as source:
         sink = evaluated(source, config, ranks) if source is not None and config.eval_every else source
         attempt, checkpoint = ranks.start.attempt, ranks.start.checkpoint

@@ -273,8 +273,9 @@ def _dtype(name: str, where: str) -> torch.dtype:
 
 
 def _tensor(name: str, value: np.ndarray | RawTensor) -> Tensor:
-    """A numpy array as it is, or raw bytes with dtype and shape (numpy has no bfloat16)."""
-    if isinstance(value.data, (bytes, bytearray)):
+    """A numpy array as it is, or raw bytes with dtype and shape (numpy has no bfloat16). Raw bytes may come as a
+    bytes object or, out of an object store, as an array of uint8."""
+    if not isinstance(value.data, memoryview):
         try:
             flat = torch.frombuffer(bytearray(value.data), dtype=_dtype(str(value.dtype), name))
             return flat.reshape(tuple(value.shape))
