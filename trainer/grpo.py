@@ -292,10 +292,7 @@ class WorldModelGRPOTrainer(GRPOTrainer):
         began = time.monotonic()
         self.version = version = Version(self.attempt, self.state.global_step)
         main, zero3 = self.accelerator.is_main_process, self._dist.is_zero3
-        if main:
-            append_durably(Path(self.args.output_dir) / "versions.jsonl", version._asdict())
-        if not self._broadcast(self.sink is not None):
-            return version
+        wanted = self._broadcast(self.sink is not None)
         walk = named_tensors(
             self.accelerator.unwrap_model(self.model),
             gather=self._dist.gather_params if zero3 else None,
@@ -304,13 +301,16 @@ class WorldModelGRPOTrainer(GRPOTrainer):
         )
 
         def send() -> None:
+            confirmed = version
             try:
-                confirmed = version
-                if self.sink is not None and main:
+                if main:
+                    append_durably(Path(self.args.output_dir) / "versions.jsonl", version._asdict())
+                if main and self.sink is not None:
                     confirmed = self.sink.publish(version, cast(Any, walk))
             finally:
-                for _ in walk:  # other ranks wait in these gathers, whatever the sink did
-                    pass
+                if wanted and zero3:
+                    for _ in walk:  # other ranks wait in these gathers, whatever the sink did
+                        pass
             if confirmed != version:
                 raise RuntimeError(f"samplers confirmed {confirmed}, published was {version}")
 

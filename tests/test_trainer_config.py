@@ -1,0 +1,112 @@
+"""The trainer's options: three tables, one-line refusals, shapes that meet on generation boundaries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rollout.errors import ConfigError
+from trainer.config import SFTConfig, TrainerConfig, build_grpo_config, offline_without_key
+from trainer.options import FORWARDED, HONOURED, OWNED, REFUSED, check_trl_options
+
+
+def build(tmp_path: Path, fixed: dict[str, Any] | None = None, **trl: Any) -> Any:
+    return build_grpo_config(
+        TrainerConfig(trl={"max_steps": 4, "save_strategy": "no", **trl}), tmp_path, **(fixed or {})
+    )
+
+
+def test_configs_load_without_torch() -> None:
+    code = (
+        "import sys, trainer.config, trainer.options, trainer.batch, trainer.weights;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'trl', 'ray', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_every_reason_is_said_in_one_line() -> None:
+    assert all(reason and "\n" not in reason for reason in REFUSED.values())
+    assert not (HONOURED & FORWARDED) and not ((HONOURED | FORWARDED) & set(REFUSED))
+    assert set(OWNED) <= set(REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("top_p", "temperature only"),
+        ("use_vllm", "rollout samplers"),
+        ("fsdp", "deepspeed"),
+        ("reward_weights", "where trajectories are scored"),
+        ("learning_rat", "did you mean learning_rate"),
+        ("qwerty", "not an option"),
+    ],
+)
+def test_refused_and_unknown_options_name_the_reason(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        TrainerConfig(trl={name: 1})
+    assert f"trainer.trl.{name}" in str(caught.value)
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        TrainerConfig(max_row_lenght=3)  # type: ignore[call-arg]
+    with pytest.raises(ValidationError, match="exactly one"):
+        SFTConfig(max_steps=3, max_seconds=2.0)
+    with pytest.raises(ValidationError, match="exactly one"):
+        SFTConfig()
+
+
+def test_defaults_and_owned_values(tmp_path: Path) -> None:
+    args = build(tmp_path, learning_rate=3e-4)
+    assert args.learning_rate == 3e-4 and args.logging_steps == 1 and args.max_completion_length == 4096
+    assert args.ignore_data_skip and args.save_total_limit is None and not args.shuffle_dataset
+    assert Path(args.output_dir).is_absolute() and list(args.report_to) == []
+    import torch
+
+    if not torch.cuda.is_available():
+        assert args.use_cpu and not args.bf16 and not args.gradient_checkpointing
+        assert build(tmp_path, gradient_checkpointing=True).gradient_checkpointing
+
+
+def test_the_experiment_and_the_map_must_agree(tmp_path: Path) -> None:
+    assert build(tmp_path, {"max_steps": 4, "seed": 7}).seed == 7
+    with pytest.raises(ConfigError, match="max_steps is 4"):
+        build(tmp_path, {"max_steps": 5})
+    check_trl_options(["max_steps", "seed", "num_generations", "deepspeed"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_generations": 3}, "divisible by num_generations"),
+        ({"max_steps": -1}, "max_steps"),
+        ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "multiple of"),
+        ({"num_iterations": 2, "max_steps": 3}, "max_steps 3 must be"),
+        ({"num_iterations": 2, "save_strategy": "steps", "save_steps": 3}, "save_steps 3 must be"),
+        ({"loss_type": ["dapo"], "lr_scheduler_type": "zigzag"}, "zigzag"),
+    ],
+)
+def test_shapes_that_do_not_meet_are_refused_at_start_up(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        build(tmp_path, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    offline_without_key("none")
+    assert "WANDB_MODE" not in os.environ
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    offline_without_key(["wandb"])
+    assert "WANDB_MODE" not in os.environ
+    monkeypatch.delenv("WANDB_API_KEY")
+    offline_without_key(["wandb"])
+    assert os.environ.pop("WANDB_MODE") == "offline"
