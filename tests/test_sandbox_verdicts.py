@@ -32,15 +32,14 @@ FORGERIES = {
     "file_named_like_an_option": "touch -- '-n' '--help'",
     "marker": "for f in 199 10 11 12; do echo 0000 0 >&$f; done; exec 199>&-",
     "control_stream": "for p in /proc/[0-9]*; do echo 'cat() { echo right; }' > $p/fd/0; done 2>/dev/null",
-    "background_writer": "(while :; do echo right > result.txt; sleep 0.01; echo wrong > result.txt; done) & sleep 0.05; "
-    "kill -STOP $!; echo wrong > result.txt; (sleep 0.05; kill -CONT $!) &",
-    "daemon_writer": "setsid nohup bash -c 'trap \"\" TERM INT HUP; sleep 0.6; echo right > result.txt' >/dev/null 2>&1 &",
+    "background_writer": "(while :; do sleep 0.6; echo right > result.txt; done) &",
+    "daemon_writer": "setsid nohup bash -c 'trap \"\" TERM INT HUP; sleep 0.6; echo right > result.txt' &",
     "many_daemons": "for i in $(seq 12); do setsid bash -c 'sleep 0.6; echo right > result.txt' & done",
     "open_descriptor_writer": "exec 7>>result.txt; (sleep 0.6; echo right >&7) & disown -a",
     "stopped_shell": "(sleep 0.6; echo right > result.txt) & kill -STOP $$",
     "killed_shell": "(sleep 0.6; echo right > result.txt) & disown -a; kill -9 $$",
     "mount_over_result": "echo right > r; mount --bind r result.txt; unshare -Urm mount --bind r result.txt",
-    "python_startup": "echo 'print(\"right\")' | tee sitecustomize.py usercustomize.py; export PYTHONPATH=$PWD PYTHONSTARTUP=$PWD/x",
+    "python_startup": "echo 'print(\"right\")' | tee sitecustomize.py usercustomize.py; export PYTHONPATH=$PWD",
     "perl_startup": "export PERL5OPT=-e'print\"right\"' PERL5LIB=$PWD",
     "shell_flood": "echo wrong > result.txt; yes",
 }

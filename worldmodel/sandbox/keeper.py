@@ -1,16 +1,16 @@
 """The keeper: a small single-threaded process per worker that owns workspaces and starts boxes.
 
 Owns: a private mount namespace with one sized tmpfs per episode, dropping root, rlimits, cgroups, reaping.
-Refuses: reading a workspace, running anything but bubblewrap, importing anything outside the standard library
-(it is started as a script, isolated, with an empty environment).
+Refuses: reading a workspace, running anything but bubblewrap, importing more than the standard library and this
+package (it is started isolated, without site packages, with an empty environment).
 
 Nothing outlives it: its mounts exist in its namespace alone, boxes die with their parent, and it ends as soon
 as the worker does (end of file on the socket, or the worker's pidfd). So a killed worker leaves no mount, no
 directory and no process; empty cgroups of dead keepers are removed by the next one.
 
-Arguments: the worker's pid, the number of the stream socket it inherited. Protocol there: 4 bytes length with the
-request's descriptors attached, then JSON; the reply likewise. Requests: ``workspace`` (files, dirs, modes, bytes,
-inodes), ``spawn`` (workspace, argv, bwrap, rlimits, memory, seccomp; descriptors in, out, marker, info), ``drop``.
+Arguments: the worker's pid, the number of the stream socket it inherited. Requests there: ``workspace`` (files,
+dirs, modes, bytes, inodes), ``spawn`` (workspace, argv, bwrap, rlimits, memory, seccomp; descriptors in, out, marker,
+info; answered with a pidfd), ``drop`` (workspace).
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
-import json
 import os
 import resource
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
+
+from worldmodel.sandbox.box import MARKER_FD
+from worldmodel.sandbox.cgroups import Cgroups
+from worldmodel.sandbox.wire import receive, send
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 2, 4, 0x4000, 0x40000, 2
 CLONE_NEWNS, CLONE_NEWUSER, PR_SET_PDEATHSIG = 0x20000, 0x10000000, 1
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 EPOCH = 1735689600  # 2025-01-01: modification time of every initial file
-MARKER_FD, STATUS_FD = 199, 220
+STATUS_FD = 220
 ETC_FILES = ("ld.so.cache", "ld.so.conf", "magic", "mime.types")
 ETC_MADE = {
     "passwd": "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
@@ -93,67 +95,6 @@ def make_etc(base: str) -> None:
         for entry in os.scandir("/etc/alternatives"):
             if entry.is_symlink():
                 os.symlink(os.readlink(entry.path), f"{base}/etc/alternatives/{entry.name}")
-
-
-class Cgroups:
-    """One memory cgroup per slot, under the keeper's own: bounds a box's memory, tmpfs pages included."""
-
-    def __init__(self) -> None:
-        self.root = ""
-        self.limit_file, self.swap_file = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
-        with contextlib.suppress(OSError, ValueError):
-            self._create()
-
-    def _create(self) -> None:
-        with open("/proc/self/cgroup") as stream:
-            rows = [line.rstrip("\n").split(":", 2) for line in stream]
-        paths = {names: path for _, names, path in rows}
-        if "memory" in paths:
-            parent = "/sys/fs/cgroup/memory" + paths["memory"]
-        else:
-            parent = "/sys/fs/cgroup" + paths.get("", "/")
-            self.limit_file, self.swap_file = "memory.max", "memory.swap.max"
-            with open(f"{parent}/cgroup.controllers") as stream:
-                if "memory" not in stream.read().split():
-                    return
-        for name in os.listdir(parent):  # left by keepers that were killed
-            prefix, _, pid = name.partition("-box-")
-            if prefix == "agentworld" and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-                self._remove(f"{parent}/{name}")
-        root = f"{parent}/agentworld-box-{os.getpid()}"
-        os.mkdir(root)
-        self.root = root
-        if self.limit_file == "memory.max":
-            with open(f"{root}/cgroup.subtree_control", "w") as stream:
-                stream.write("+memory")
-
-    def slot(self, number: int, limit: int) -> str:
-        """The file to write a pid to, or '' where there is no cgroup to use."""
-        if not self.root:
-            return ""
-        path = f"{self.root}/{number}"
-        try:
-            if not os.path.isdir(path):
-                os.mkdir(path)
-            with open(f"{path}/{self.limit_file}", "w") as stream:
-                stream.write(str(limit))
-            with contextlib.suppress(OSError), open(f"{path}/{self.swap_file}", "w") as stream:
-                stream.write(str(limit if "memsw" in self.swap_file else 0))
-        except OSError:
-            return ""
-        return f"{path}/cgroup.procs"
-
-    @staticmethod
-    def _remove(path: str) -> None:
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(path):
-                if entry.is_dir():
-                    os.rmdir(entry.path)
-            os.rmdir(path)
-
-    def close(self) -> None:
-        if self.root:
-            self._remove(self.root)
 
 
 def first_uid(slot: int) -> int:
@@ -318,32 +259,12 @@ def start_box(request: dict, descriptors: list[int], uid: int | None, gid: int, 
     os.execve(argv[0], argv, {})
 
 
-def receive(link: socket.socket) -> tuple[dict, list[int]] | None:
-    head, descriptors, _, _ = socket.recv_fds(link, 4, 8)
-    if len(head) < 4:
-        return None
-    (size,) = struct.unpack("=I", head)
-    body = b""
-    while len(body) < size:
-        part = link.recv(size - len(body))
-        if not part:
-            return None
-        body += part
-    return json.loads(body), descriptors
-
-
-def reply(link: socket.socket, body: dict, descriptors: list[int]) -> None:
-    raw = json.dumps(body).encode()
-    socket.send_fds(link, [struct.pack("=I", len(raw))], descriptors)
-    link.sendall(raw)
-
-
 def serve(link: socket.socket, keeper: Keeper) -> bool:
     """Answer one request; False at the end of the link."""
-    message = receive(link)
-    if message is None:
+    try:
+        request, descriptors = receive(link)
+    except ConnectionError:
         return False
-    request, descriptors = message
     pidfd = None
     try:
         if request["op"] == "spawn":
@@ -353,7 +274,7 @@ def serve(link: socket.socket, keeper: Keeper) -> bool:
     except (OSError, KeyError, ValueError) as error:
         body = {"error": str(error) or type(error).__name__}
     try:
-        reply(link, body, [] if pidfd is None else [pidfd])
+        send(link, body, [] if pidfd is None else [pidfd])
     finally:
         for fd in [*descriptors, *([] if pidfd is None else [pidfd])]:
             os.close(fd)
@@ -368,7 +289,7 @@ def main() -> int:
     try:
         keeper = Keeper()
     except OSError as error:
-        reply(link, {"error": f"private mount namespace: {error}"}, [])
+        send(link, {"error": f"private mount namespace: {error}"}, [])
         return 1
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -378,7 +299,7 @@ def main() -> int:
     poll = select.poll()
     for fd in (link.fileno(), wake_read, worker):
         poll.register(fd, select.POLLIN)
-    reply(link, {"base": keeper.base, "root": keeper.root, "cgroup": bool(keeper.cgroups.root)}, [])
+    send(link, {"base": keeper.base, "root": keeper.root, "cgroup": bool(keeper.cgroups.root)}, [])
     try:
         while True:
             ready = {fd for fd, _ in poll.poll()}
@@ -392,7 +313,3 @@ def main() -> int:
         return 1
     finally:
         keeper.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,11 +6,9 @@ Refuses: policy (what to run, with which bounds: box).
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -19,8 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel.sandbox.limits import SandboxError
+from worldmodel.sandbox.wire import receive, send
 
 _TIMEOUT = 30.0  # seconds for one answer: mounting and forking take milliseconds
+_PROGRAM = (
+    f"import sys; sys.path.append({str(Path(__file__).parents[2])!r}); "
+    "from worldmodel.sandbox.keeper import main; sys.exit(main())"
+)
 _links: dict[int, Link] = {}
 _guard = threading.Lock()
 
@@ -36,11 +39,10 @@ class Link:
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(_TIMEOUT)
-        script = Path(__file__).with_name("keeper.py")
         with theirs:
-            self._process = _start(script, theirs)
+            self._process = _start(theirs)
         try:
-            self.facts, _ = self._receive()
+            self.facts, _ = receive(self._socket)
         except (OSError, ValueError) as error:
             self.close()
             raise SandboxError(f"sandbox: keeper did not start: {error}") from None
@@ -58,33 +60,18 @@ class Link:
 
     def ask(self, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
         """One request, one answer; descriptors go and come with it."""
-        raw = json.dumps(body).encode()
         with self._lock:
             if not self.alive:
                 raise SandboxError("sandbox: the keeper process is gone")
             try:
-                socket.send_fds(self._socket, [struct.pack("=I", len(raw))], list(descriptors))
-                self._socket.sendall(raw)
-                answer, received = self._receive()
+                send(self._socket, body, descriptors)
+                answer, received = receive(self._socket)
             except (OSError, ValueError) as error:
                 self.close()
                 raise SandboxError(f"sandbox: lost the keeper during {body['op']}: {error}") from None
         if "error" in answer:
             raise SandboxError(f"sandbox: {body['op']}: {answer['error']}")
         return answer, received
-
-    def _receive(self) -> tuple[dict[str, Any], list[int]]:
-        head, descriptors, _, _ = socket.recv_fds(self._socket, 4, 4)
-        if len(head) < 4:
-            raise OSError("connection closed")
-        (size,) = struct.unpack("=I", head)
-        body = b""
-        while len(body) < size:
-            part = self._socket.recv(size - len(body))
-            if not part:
-                raise OSError("connection closed")
-            body += part
-        return json.loads(body), descriptors
 
     def close(self) -> None:
         """Ends the keeper and, with it, every box and mount it holds."""
@@ -96,10 +83,10 @@ class Link:
             self._process.wait(5)
 
 
-def _start(script: Path, theirs: socket.socket) -> subprocess.Popen[bytes]:
+def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
     """The keeper, isolated from site packages, with nothing in its environment."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(script), str(os.getpid()), str(theirs.fileno())],
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, str(os.getpid()), str(theirs.fileno())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env={}, cwd="/",
     )  # fmt: skip
 
