@@ -1,0 +1,1 @@
+"""Training: batches of groups, the one TRL subclass, supervised stages, weights, checkpoints. Needs only `rollout`."""
