@@ -12,6 +12,7 @@ and ``hf_prefix`` (what is kept).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +30,6 @@ from rollout.samplers.hf_engine import Engine, Request
 from rollout.types import Completion, Sampling, Session, Version
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rollout.protocols import RawTensor
 
 LINGER = 0.002  # seconds without a new call after which an idle worker starts
@@ -112,8 +112,8 @@ class HFSampler:
         def apply() -> None:
             try:
                 done.set_result(self._replace_weights(version, tensors))
-            except SamplerFault as fault:
-                done.set_exception(fault)
+            except Exception as error:  # raised in the caller's thread, so that the worker goes on
+                done.set_exception(error)
 
         with self._condition:
             if self._closed or self._update is not None:
@@ -259,7 +259,7 @@ def _resolver(answer: asyncio.Future[Completion]) -> Callable[[Completion | Samp
             answer.set_result(value)
 
     def resolve(value: Completion | SamplerFault) -> None:
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, value)
 
     return resolve
@@ -273,12 +273,11 @@ def _dtype(name: str, where: str) -> torch.dtype:
 
 
 def _tensor(name: str, value: np.ndarray | RawTensor) -> Tensor:
-    """A numpy array as it is, or raw bytes with dtype and shape (numpy has no bfloat16). Raw bytes may come as a
-    bytes object or, out of an object store, as an array of uint8."""
-    if not isinstance(value.data, memoryview):
-        try:
-            flat = torch.frombuffer(bytearray(value.data), dtype=_dtype(str(value.dtype), name))
-            return flat.reshape(tuple(value.shape))
-        except (ConfigError, ValueError, RuntimeError) as error:
-            raise SamplerFault(f"update: {name}: {error}") from error
-    return torch.from_numpy(value.copy())
+    """A numpy array as it is, or any buffer of raw bytes with dtype and shape (numpy has no bfloat16)."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    try:
+        flat = torch.frombuffer(bytearray(value.data), dtype=_dtype(str(value.dtype), name))
+        return flat.reshape(tuple(value.shape))
+    except (ConfigError, ValueError, RuntimeError) as error:
+        raise SamplerFault(f"update: {name}: {error}") from error
