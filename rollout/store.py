@@ -41,7 +41,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [encode(item) for item in value]
+        plain = len(value) > 0 and type(value[0]) in (int, float)  # ids and logprobs: most of a file
+        return list(value) if plain else [encode(item) for item in value]
     return value
 
 

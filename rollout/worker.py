@@ -23,6 +23,7 @@ from rollout.protocols import ChatFactory, EnvFactory, RawTensor, Reward, Sample
 from rollout.spot import replay_actions
 from rollout.types import CheckResult, Observation, Sampling, Task, Trajectory, Version
 
+_SHARED = ("types.py", "protocols.py", "errors.py", "seeds.py", "chat.py", "episode.py", "worker.py")
 PACKAGES = ("rollout", "worldmodel", "trainer", "launch")
 
 
@@ -201,8 +202,9 @@ class Worker:
 
 
 def code_fingerprint() -> str:
-    """Identity of the kernel's code: sha256 over its modules. Raises ConfigError if one of the four packages is
-    missing or comes from another distribution (the names are generic; decision 7)."""
+    """Identity of the code that driver and workers must share: sha256 over the modules that define what crosses
+    between them. Raises ConfigError if one of the four packages is missing or comes from another distribution (the
+    names are generic)."""
     home = Path(__file__).resolve().parent
     for name in PACKAGES:
         spec = find_spec(name)
@@ -214,6 +216,6 @@ def code_fingerprint() -> str:
                 f"package {name} comes from {where}, not from {home.parent}: another distribution shadows it"
             )
     digest = hashlib.sha256()
-    for path in sorted(home.rglob("*.py")):
-        digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
+    for name in _SHARED:
+        digest.update((home / name).read_bytes())
     return digest.hexdigest()[:16]

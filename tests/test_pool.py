@@ -250,6 +250,7 @@ def environment_of(pool: RayPool, name: str) -> str | None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_ray_runs_the_same_episodes_as_the_twin(ray_pool: RayPool, tmp_path: Path):
     ray_pool.publish(Version(1, 0), [])
     found = ray_pool.run_tasks(TASKS, repeats=2)
@@ -262,6 +263,7 @@ def test_ray_runs_the_same_episodes_as_the_twin(ray_pool: RayPool, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_ray_workers_all_confirm_a_version(ray_pool: RayPool):
     weights = [("w", Packed(np.zeros(1 << 20, np.uint8), "uint8", (1 << 20,)))]
     assert ray_pool.publish(Version(1, 7), weights) == Version(1, 7)
@@ -270,6 +272,7 @@ def test_ray_workers_all_confirm_a_version(ray_pool: RayPool):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_ray_errors_keep_their_type(ray_pool: RayPool):
     ray_pool.submit([job(TASKS[0], env="nowhere")])
     (event,) = drain(ray_pool, 1)
@@ -278,6 +281,7 @@ def test_ray_errors_keep_their_type(ray_pool: RayPool):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_killed_worker_loses_its_jobs_and_comes_back_with_the_weights(ray_pool: RayPool):
     ray_pool.publish(Version(1, 9), [])
     before = [pid_of(ray_pool, worker) for worker in (0, 1)]
@@ -299,6 +303,7 @@ def test_a_killed_worker_loses_its_jobs_and_comes_back_with_the_weights(ray_pool
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_source_retries_what_a_killed_worker_lost(ray_pool: RayPool, tmp_path: Path):
     store = RolloutStore(tmp_path, 1)
     source = RolloutSource(ray_pool, TASKS, SchedulerSettings(4, 6), store, seed=0, env="slow")
@@ -315,6 +320,7 @@ def test_the_source_retries_what_a_killed_worker_lost(ray_pool: RayPool, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_hung_ray_worker_is_ended_and_replaced(ray_pool: RayPool, monkeypatch: pytest.MonkeyPatch):
     ray_pool.publish(Version(1, 10), [])
     monkeypatch.setattr(PoolSpec, "episode_limit", 0.5)
@@ -327,6 +333,7 @@ def test_a_hung_ray_worker_is_ended_and_replaced(ray_pool: RayPool, monkeypatch:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_wrong_policies_score_zero_and_are_no_faults(ray_pool: RayPool):
     task = make_task("unknown")  # the script has no reply for it but "done"
     (found,) = ray_pool.run_tasks([task])
