@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from launch.pools import replay_pool
+from launch.report.build import verdict_table
 from launch.worlds import REAL, SIM, real, simulated
 from rollout.pool import Pool
 from rollout.seeds import derive_seed
 from rollout.spot import success
 from rollout.types import Task
 from worldmodel.config import WorldModelConfig
-from worldmodel.vetting import Behaviour, Ending, VerdictQuality, Vetting, vet
+from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
 EMPTY = ("done",)
 Solution = tuple[Task, Behaviour, tuple[str, ...]]
@@ -29,15 +30,8 @@ def vet_tasks(config: WorldModelConfig, tasks: Sequence[Task], seed: int) -> Vet
 
 def table(vetting: Vetting) -> list[tuple[str, ...]]:
     """One row a family, as text, the header first."""
-    rows: list[tuple[str, ...]] = [("family", "endings", "verdicts", "balanced accuracy", "false positives", "")]
-    for family, quality in vetting.families.items():
-        rows.append((family, *_cells(quality), vetting.left_out.get(family, "")))
-    return [*rows, ("all", *_cells(vetting.overall), "")]
-
-
-def _cells(quality: VerdictQuality) -> tuple[str, ...]:
-    rates = (quality.coverage, quality.balanced_accuracy, quality.false_positive_rate)
-    return (str(quality.n), *("-" if rate is None else f"{rate:.1%}" for rate in rates))
+    shown = verdict_table(vetting)
+    return [shown.columns, *shown.rows]
 
 
 def solutions(tasks: Iterable[Task]) -> Iterator[Solution]:

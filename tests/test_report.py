@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launch.errors import UserError
+from launch.report import build
 from launch.report.data import (
     Chart,
     FamilyBars,
@@ -28,6 +30,22 @@ from launch.report.data import (
     to_json,
 )
 from launch.report.render import clean, percent, points, render, write
+from rollout.evaluate import evaluate
+from rollout.types import (
+    Action,
+    Completion,
+    Finish,
+    Observation,
+    Prompt,
+    Score,
+    Stop,
+    Task,
+    Trajectory,
+    Turn,
+    Version,
+)
+from tests.fakes import make_tasks
+from worldmodel.vetting import Ending, vet
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph:UserWarning")
 
@@ -180,3 +198,52 @@ def test_malformed_report_is_one_line(tmp_path, content: str, word: str) -> None
     with pytest.raises(UserError, match=word) as caught:
         read(path)
     assert "\n" not in str(caught.value) and "report.json" in str(caught.value)
+
+
+# ---------------------------------------------------------------- from results
+
+
+def trajectory(task: Task, reward: float | None, *actions: str) -> Trajectory:
+    """An episode in which each action is answered by its own text in capitals."""
+    version = Version(1, 4)
+    turns = tuple(
+        Turn((1,), Completion((2,), (0.0,), a, Finish.STOP, (version,)), Action(a), Observation(a.upper()))
+        for a in actions
+    )
+    return Trajectory(task, "eval", 0, Prompt(()), turns, Stop.DONE, Score(reward))
+
+
+def test_build_from_results() -> None:
+    tasks = make_tasks(6)
+    before = [trajectory(t, 0.0, "ls") for t in tasks]
+    after = [trajectory(t, float(i % 2), "ls", "done") for i, t in enumerate(tasks)]
+    found = build.outcome("arm", "real", evaluate(before), evaluate(after))
+    assert (found.before.mean, found.after.mean, found.gain.mean, found.gain.n) == (0.0, 0.5, 0.5, 6)
+    bars = build.families((evaluate(before), evaluate(after)), None, held_out=["set1"])
+    assert [(b.family, b.real_after, b.sim_after, b.held_out) for b in bars] == [
+        ("set0", 0.0, None, False),
+        ("set1", 1.0, None, True),
+    ]
+
+
+def test_samples_show_disagreement_first_and_families_in_turn() -> None:
+    tasks = make_tasks(6)
+    real = [trajectory(t, 0.0, "ls") for t in tasks]
+    simulated = [trajectory(t, 1.0 if t.id in ("t4", "t5") else 0.0, "ls", "done") for t in tasks[1:]]
+    shown = build.samples(simulated, real, limit=3)
+    assert [s.task for s in shown] == ["t4", "t5", "t1"]
+    assert shown[0].simulated.success is True and shown[0].real.success is False
+    assert shown[0].simulated.steps == (Step("ls", "LS"), Step("done", "DONE"))
+    unknown = build.run(trajectory(tasks[0], None))
+    assert unknown.success is None and unknown.steps == ()
+
+
+def test_verdict_table_names_families_left_out() -> None:
+    endings = [
+        Ending(f"t{i}", "good", kind, kind == "gold", kind == "gold") for i in range(4) for kind in ("gold", "wrong")
+    ]
+    endings += [Ending(f"u{i}", "bad", kind, kind == "gold", True) for i in range(4) for kind in ("gold", "wrong")]
+    table = build.verdict_table(vet(endings))
+    rows = {row[0]: row for row in table.rows}
+    assert rows["good"][-1] == "" and "false-positive rate 100%" in rows["bad"][-1]
+    assert rows["all"][1] == "16"
