@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
-from itertools import product
 
 import pytest
 from hypothesis import given, settings
