@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,17 +53,22 @@ class Ranks:
 
 TrainFn = Callable[[Ranks, Any], Result]
 
+START_TRIES = 5  # of bringing all ranks up; Ray Train gives each 60 s
+ABANDONED = "abandoned"  # in an attempt's log folder: nobody waits for its ranks any more
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """``stuck_seconds``: longest time without an optimiser micro-step before a rank ends itself; it must exceed the
-    deadline of one batch of rollouts. ``collective_seconds``: deadline of one collective, below torch's 1800 s."""
+    deadline of one batch of rollouts. ``collective_seconds``: deadline of one collective, below torch's 1800 s.
+    ``start_seconds``: deadline for all ranks to come up."""
 
     num_processes: int = 1
     deepspeed: str | None = None
     address: str | None = None
     stuck_seconds: float = 2400.0
     collective_seconds: int = 600
+    start_seconds: float = 300.0
 
     @property
     def layout(self) -> Layout:
@@ -101,7 +106,7 @@ def run_ranks(train_fn: TrainFn, payload: Any, run_dir: Path, start: Start, sett
     write_atomic(ranks.log_dir / "start.txt", f"{start}\n")
     if settings.num_processes == 1 and settings.deepspeed is None:
         return train_fn(ranks, payload)
-    with connected(settings.address), _restored_sigint():
+    with connected(settings.address):
         return _run_ray_train(train_fn, payload, ranks, settings)
 
 
@@ -121,22 +126,10 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-@contextmanager
-def _restored_sigint() -> Iterator[None]:
-    """Ray Train installs a SIGINT handler and leaves it there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _run_ray_train(train_fn: TrainFn, payload: Any, ranks: Ranks, settings: ClusterSettings) -> Result:
     import ray
-    from ray.train import RunConfig, ScalingConfig
+    from ray.exceptions import RayActorError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -159,13 +152,42 @@ def _run_ray_train(train_fn: TrainFn, payload: Any, ranks: Ranks, settings: Clus
             name="ray_train",
             storage_path=str(ranks.log_dir),
             worker_runtime_env={"env_vars": rank_environment(use_gpu)},
+            # restarting is the supervisor's: a rank restarted by Ray Train would reuse its attempt's number
+            failure_config=FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=START_TRIES - 1
+            ),
         ),
     )
     try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
+        result = _fit(trainer.fit, ranks.log_dir, count, settings.start_seconds)
+    except (TrainingFailedError, RayActorError) as error:  # the second: Ray Train's own controller was lost
         raise _failure(ranks.log_dir, error) from error
     return dict(result.return_value or {})
+
+
+def _fit(fit: Callable[[], Any], log_dir: Path, count: int, start_seconds: float) -> Any:
+    """``fit`` in a thread, with a deadline for the ranks to come up. Off the main thread Ray Train leaves SIGINT
+    alone, so that an interrupt ends the launcher instead of waiting for an actor that may be gone."""
+    answer: list[Any] = []
+
+    def work() -> None:
+        try:
+            answer.append(fit())
+        except Exception as error:  # crosses the thread, raised below
+            answer.append(error)
+
+    thread = threading.Thread(target=work, name="ray-train", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + start_seconds
+    while thread.is_alive():
+        thread.join(0.5)
+        up = len(list(log_dir.glob("rank_*.pid")))
+        if up < count and time.monotonic() > deadline and not answer:
+            (log_dir / ABANDONED).touch()
+            raise RankFailure(f"{up} of {count} ranks came up within {start_seconds:.0f} s: Ray lacks CPUs or memory")
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return answer[0]
 
 
 def rank_environment(use_gpu: bool) -> dict[str, str]:
@@ -183,6 +205,8 @@ def _rank_main(config: dict[str, Any]) -> Result:
     _redirect_output(ranks.log_dir / f"rank_{rank}.log")
     (ranks.log_dir / f"rank_{rank}.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
     try:
+        if (ranks.log_dir / ABANDONED).exists():
+            raise RuntimeError("this rank came up after its launcher had given up")
         assert_world_size(ranks.layout.world_size, trainer_says=size)
         if ranks.deepspeed:
             join_deepspeed()

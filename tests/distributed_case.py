@@ -91,7 +91,8 @@ class Scripted:
     total_batches: int
 
     def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]:
-        from rollout.ray_pool import open_pool
+        from rollout.local_pool import LocalPool
+        from rollout.ray_pool import RayPool
         from rollout.reward.checks import ChecksReward
 
         tasks, chat = make_tasks(6), ChatSpec(self.model)
@@ -103,7 +104,7 @@ class Scripted:
             chat_factory=chat,
             reward=ChecksReward(),
         )
-        pool = open_pool(self.engine, spec)
+        pool = RayPool(spec) if self.engine == "ray" else LocalPool(spec)
         settings = SchedulerSettings(
             group_size=MEMBERS, groups_per_batch=GROUPS, max_filtered=4, total_batches=self.total_batches
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch.cluster import ClusterSettings, RankFailure, Ranks, _failure, zero_stage
+from launch.cluster import ABANDONED, ClusterSettings, RankFailure, Ranks, _failure, _fit, zero_stage
 from launch.supervisor import supervise
 from launch.watchdog import EXIT_STUCK
 from rollout.errors import BudgetSpent, CheckpointError, ConfigError
@@ -119,6 +120,20 @@ def test_the_cause_is_named_not_its_echo(tmp_path: Path) -> None:
     _record(tmp_path, 1, user=True, kind="ConfigError", message="trl.beta is wrong")
     failure = _failure(tmp_path, _Lost())
     assert str(failure) == "trl.beta is wrong" and not isinstance(failure, RankFailure)
+
+
+def test_ranks_that_do_not_come_up_are_given_up(tmp_path: Path) -> None:
+    (tmp_path / "rank_0.pid").touch()
+    with pytest.raises(RankFailure, match="1 of 2 ranks came up within 1 s"):
+        _fit(lambda: time.sleep(20), tmp_path, 2, 1.0)
+    assert (tmp_path / ABANDONED).exists(), "a rank that comes up late must not train"
+
+
+def test_the_deadline_is_for_coming_up_only_and_errors_cross_the_thread(tmp_path: Path) -> None:
+    (tmp_path / "rank_0.pid").touch()
+    assert _fit(lambda: time.sleep(1.0) or 7, tmp_path, 1, 0.2) == 7
+    with pytest.raises(ZeroDivisionError):
+        _fit(lambda: 1 / 0, tmp_path, 1, 5.0)
 
 
 def test_a_launch_of_lonely_processes_is_refused() -> None:
