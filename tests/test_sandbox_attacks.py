@@ -118,7 +118,7 @@ NAMESPACES = [
     Attack("mount_tmpfs", "mount -t tmpfs x /tmp && echo mounted", hides="^mounted"),
     Attack("mount_bind", "mkdir d; mount --bind /usr d && echo mounted", hides="^mounted"),
     Attack("remount_writable", "mount -o remount,rw /usr && touch /usr/x && echo mounted", hides="^mounted"),
-    Attack("unmount_mask", "umount /usr/local && echo done; ls -A /usr/local", shows=REFUSED, hides="bin|^done"),
+    Attack("unmount_mask", "umount /usr/local && echo done; ls -A /usr/local", shows=REFUSED, hides="lib|share|^done"),
     Attack("nested_user_namespace", "unshare -Ur id -u", hides=r"^0$", shows=REFUSED),
     Attack("nested_everything", "for n in m u i n p C T; do unshare -U$n true && echo made; done", hides="^made"),
     Attack("enter_init", "nsenter -t 1 -a id && echo entered", hides="^entered"),
@@ -180,7 +180,7 @@ SECRETS = [
         "cat /proc/cmdline /proc/keys /proc/kallsyms /proc/kcore /proc/version | wc -c",
         shows=r"(\A|\n)0\Z",
     ),
-    Attack("masked_tools", "ls -A /usr/local | wc -l", shows=r"\A0\Z"),
+    Attack("masked_tools", "find /usr/local -type f", shows=r"\A/usr/local/bin/date\Z"),
     Attack("etc_is_made", "cat /etc/passwd | wc -l; ls /etc/ssh /etc/ssl /etc/hosts.allow", shows=r"\A3\n"),
     Attack(
         "write_system",

@@ -22,8 +22,8 @@ STATE = {
 }
 TASK = Task(
     id="t", domain="terminal", family="f", split="train", instruction="INSTRUCTION", world=World(STATE, secret=""),
-    checks=(Check("CHECKNAME", ("PROBE",), Predicate("equals", "VALUE")),), reference=Reference(("GOLD",), (("WRONG",),)),
-    max_turns=3, seed=0,
+    checks=(Check("CHECKNAME", ("PROBE",), Predicate("equals", "VALUE")),),
+    reference=Reference(("GOLD",), (("WRONG",),)), max_turns=3, seed=0,
 )  # fmt: skip
 
 

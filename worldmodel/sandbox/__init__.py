@@ -10,10 +10,11 @@ Synchronous use, from any thread (one thread per machine at a time)::
         screen.end                                       # ok | timeout | flood | exit
         (reply,) = machine.probe(["cat b.txt"])          # kills the episode's processes first
 
-Home is /home/user and the working directory; output and errors are one stream, as on an 80x40 screen. After
-``probe`` further ``run`` calls start a fresh shell on the same files. ``SandboxError`` (a WorldFault) means that
-the sandbox failed, never the command. Each worker process has one keeper process (see ``keeper``), started on the
-first use; it and all its boxes and mounts end with the worker, however the worker ends.
+Home is /home/user and the working directory; the locale is C.UTF-8, the time zone UTC, ``date`` prints 2025-01-01
+12:00:00 and ``ls -l`` one date for every file (the kernel's clock itself runs). Output and errors are one stream, as
+on an 80x40 screen. After ``probe`` further ``run`` calls start a fresh shell on the same files. ``SandboxError`` (a
+WorldFault) means that the sandbox failed, never the command. Each worker process has one keeper process (see
+``keeper``), started on the first use; it and all its boxes and mounts end with the worker, however the worker ends.
 
 Owns: isolation, limits, the command protocol. Refuses: tasks, rewards, prompts.
 """

@@ -35,7 +35,7 @@ def bubblewrap_arguments(workspace: str, base: str, writable: bool) -> list[str]
              "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
              "--ro-bind", "/usr", "/usr"]  # fmt: skip
     if os.path.isdir("/usr/local"):
-        words += ["--ro-bind", f"{base}/empty", "/usr/local"]
+        words += ["--ro-bind", f"{base}/local", "/usr/local"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink(f"/{name}"):
             words += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]

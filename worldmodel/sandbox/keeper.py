@@ -29,22 +29,13 @@ import traceback
 
 from worldmodel.sandbox.box import MARKER_FD
 from worldmodel.sandbox.cgroups import Cgroups
+from worldmodel.sandbox.skeleton import EPOCH, build
 from worldmodel.sandbox.wire import receive, send
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 2, 4, 0x4000, 0x40000, 2
 CLONE_NEWNS, CLONE_NEWUSER, PR_SET_PDEATHSIG = 0x20000, 0x10000000, 1
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
-EPOCH = 1735689600  # 2025-01-01: modification time of every initial file
 STATUS_FD = 220
-ETC_FILES = ("ld.so.cache", "ld.so.conf", "magic", "mime.types")
-ETC_MADE = {
-    "passwd": "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
-    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
-    "group": "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n",
-    "hosts": "127.0.0.1 localhost\n127.0.1.1 box\n",
-    "hostname": "box\n",
-    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -77,26 +68,6 @@ def enter_private_namespace() -> str:
     return base
 
 
-def make_etc(base: str) -> None:
-    """The whole /etc of a box: made files, the loader's cache, and the alternatives links."""
-    os.mkdir(f"{base}/empty", 0o755)
-    with open(f"{base}/blank", "wb"):
-        os.chmod(f"{base}/blank", 0o444)
-    os.makedirs(f"{base}/etc/alternatives", 0o755)
-    for name, text in ETC_MADE.items():
-        with open(f"{base}/etc/{name}", "w") as stream:
-            stream.write(text)
-    for name in ETC_FILES:
-        with contextlib.suppress(OSError), open(f"/etc/{name}", "rb") as source:
-            content = source.read(1 << 20)
-            with open(f"{base}/etc/{name}", "wb") as stream:
-                stream.write(content)
-    with contextlib.suppress(OSError):
-        for entry in os.scandir("/etc/alternatives"):
-            if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), f"{base}/etc/alternatives/{entry.name}")
-
-
 def first_uid(slot: int) -> int:
     """An id that no other process uses: derived from this process's pid, so unique while it lives."""
     with open("/proc/self/uid_map") as stream:
@@ -114,7 +85,7 @@ class Keeper:
     def __init__(self) -> None:
         self.root = os.getuid() == 0
         self.base = enter_private_namespace()
-        make_etc(self.base)
+        build(self.base)
         self.cgroups = Cgroups()
         self.slots: dict[int, int] = {}  # slot -> uid
         # orphans of boxes come to this process and are reaped: zombies count against a box's process limit
@@ -284,6 +255,7 @@ def serve(link: socket.socket, keeper: Keeper) -> bool:
 def main() -> int:
     link = socket.socket(fileno=int(sys.argv[2]))
     link.set_inheritable(False)
+    os.umask(0o022)  # what is made here must be readable by the boxes' users
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # ends with its worker, not with the terminal
     try:

@@ -45,7 +45,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("USER", USER),
     ("LOGNAME", USER),
     ("SHELL", "/bin/bash"),
-    ("PATH", "/usr/bin:/bin"),
+    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
     ("LC_ALL", "C.UTF-8"),
     ("LANG", "C.UTF-8"),
     ("TZ", "UTC0"),

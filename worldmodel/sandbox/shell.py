@@ -24,7 +24,10 @@ from worldmodel.sandbox.link import Link
 from worldmodel.sandbox.screen import End, Screen, render
 
 SHELL = ("/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
-_SETUP = "exec 2>/dev/null; set +H +o history; history -c; unset HISTFILE; PS1='$ '; umask 022; ulimit -SHu {processes}; cd {home}\n"
+_SETUP = (
+    "exec 2>/dev/null; set +H +o history; history -c; unset HISTFILE; PS1='$ '; umask 022; "
+    "ulimit -SHu {processes}; cd {home}\n"
+)
 # an interactive bash without a terminal says this whenever a signal ends a command
 _NOISE = re.compile(rb"^bash: \[\d+: \d+ \(\d+\)\] tcsetattr: Inappropriate ioctl for device\n", re.MULTILINE)
 
