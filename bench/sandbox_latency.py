@@ -73,7 +73,7 @@ def main() -> int:
         "kernel": platform.release(),
         "root": os.getuid() == 0,
         "first_machine_with_keeper": round(keeper, 2),
-        **{
+        "latency": {
             name: {
                 "median": round(statistics.median(values), 2),
                 "p95": round(statistics.quantiles(values, n=20)[-1], 2),
