@@ -46,6 +46,7 @@ class ExperimentConfig(BaseModel):
     seed: int = Field(0, ge=0, description="decides tasks, sampling and training")
     policy: str = Field(description="folder of the Hugging Face model to start from")
     world: Literal["simulated", "real"] = Field("simulated", description="world to train in")
+    control: Literal["none", "permuted_rewards"] = Field("none", description="train on rewards shuffled in each group")
     eval_every: int = Field(0, ge=0, description="optimiser steps between real evaluations; 0: none")
     processes: int = Field(1, ge=1, description="trainer ranks; several start through Ray Train")
     deepspeed: str | None = Field(None, description="DeepSpeed JSON file, relative to this YAML's folder")

@@ -18,10 +18,11 @@ from launch.pools import policy_pool
 from launch.supervisor import supervise
 from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
 from rollout.errors import ConfigError
+from rollout.permuted import PermutedRewards
 from rollout.types import Task
 
 KEEP_CHECKPOINTS = 2
-_DECIDES = ("seed", "policy", "world", "tasks", "world_model", "rollout.group_size", "rollout.groups_per_batch")
+_DECIDES = ("seed", "policy", "world", "control", "tasks", "world_model", "rollout.group_size", "rollout.groups_per_batch")
 
 
 def run(config: ExperimentConfig, say: Callable[[str], None] = print) -> Result:
@@ -47,6 +48,7 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
     os.environ.setdefault("WANDB_DIR", str(ranks.run_dir))
     with rollouts(config, ranks) as source:
         sink = evaluated(source, config, ranks) if source is not None and config.eval_every else source
+        batches = PermutedRewards(source, config.seed) if source and config.control == "permuted_rewards" else source
         attempt, checkpoint = ranks.start.attempt, ranks.start.checkpoint
 
         def ready(trainer: Any) -> None:
@@ -57,7 +59,7 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
             load_chat(config.policy).tokenizer,
             ranks.run_dir,
             config.trainer,
-            source,
+            batches,
             sink,
             attempt=attempt,
             world_size=ranks.layout.world_size,

@@ -1,0 +1,308 @@
+"""``agentworld quickstart``: the whole product in one command, on two cores.
+
+Owns: the order of the stages, their sizes and the final table. Every figure it prints it has just measured, or says
+that it is reused. Refuses: the stages themselves.
+
+Stages: world model (shipped, or collected and trained) -> measure it on fresh real traces -> warm start -> vet tasks
+in the simulator -> policy RL in the simulator -> the policy before and after, in the real world and in the simulator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from launch.stages import Stages, fingerprint
+from launch.warm import WarmRecipe
+from launch.world import WorldRecipe
+from rollout.evaluate import Evaluation, Interval, paired_gain
+from rollout.types import Task
+
+ARMS = ("rl", "more_sft", "permuted")
+WEIGHTS = "worldmodel/weights/terminal"
+HELD_OUT_SEED, FIDELITY_SEED = 1_000_003, 2_000_003
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of everything."""
+
+    world: WorldRecipe = WorldRecipe()
+    warm: WarmRecipe = WarmRecipe()
+    measured_sessions: int = 700
+    transitions: int = 2000
+    free_sessions: int = 100
+    verdict_tasks: int = 140
+    train_tasks: int = 200
+    heldout_tasks: int = 240
+    family_tasks: int = 60
+    rl_steps: int = 60
+
+
+FULL = Plan()
+SMOKE = Plan(
+    world=WorldRecipe(episodes=60, seconds=10.0, vocabulary=600),
+    warm=WarmRecipe(gold=60, seconds=15.0),
+    measured_sessions=40,
+    transitions=100,
+    free_sessions=5,
+    verdict_tasks=20,
+    train_tasks=20,
+    heldout_tasks=20,
+    family_tasks=4,
+    rl_steps=2,
+)
+
+
+def run_quickstart(
+    seed: int, smoke: bool, from_scratch: bool, run_dir: Path, arms: Sequence[str] = ARMS[:1], say: Any = print
+) -> int:
+    """Run what is not there yet; returns the exit status. Raises AgentworldError, one line."""
+    from launch.worlds import check_sandbox
+
+    began = time.monotonic()
+    check_sandbox()
+    plan = dataclasses.replace(SMOKE if smoke else FULL)
+    mark = fingerprint(plan, seed, from_scratch)
+    run = Run(plan, seed, run_dir.resolve(), Stages(run_dir.resolve(), mark, say), say)
+    world = run.world_model(from_scratch)
+    fidelity = run.fidelity(world)
+    warm = run.warm_start(world)
+    verdicts = run.verdicts(world, warm)
+    tasks = run.vetted_tasks(world, set(verdicts["left_out"]))
+    before = run.evaluation("before", warm, world)
+    policies = {"rl": run.train("rl", warm, world, tasks, "none")}
+    if "more_sft" in arms:
+        policies["more_sft"] = run.more_sft(warm, run.stages.seconds["rl"])
+    if "permuted" in arms:
+        policies["permuted"] = run.train("permuted", warm, world, tasks, "permuted_rewards")
+    after = {arm: run.evaluation(arm, policy, world) for arm, policy in policies.items()}
+    from launch.results import finish
+
+    minutes = sum(run.stages.seconds.values()) / 60
+    finish(run, fidelity, verdicts, before, after, minutes)
+    if run.stages.reused:
+        say(f"reused from an earlier call: {', '.join(run.stages.reused)}")
+    say(f"this call took {(time.monotonic() - began) / 60:.1f} min; the stages took {minutes:.1f} min in all")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Worlds:
+    """A policy's evaluations on the same held-out tasks in both worlds, and on whole held-out families."""
+
+    real: Evaluation
+    sim: Evaluation
+    family: Evaluation
+    real_file: Path
+    sim_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One quickstart: its sizes, its seed and its stages."""
+
+    plan: Plan
+    seed: int
+    run_dir: Path
+    stages: Stages
+    say: Callable[[str], None]
+
+    def world_model(self, from_scratch: bool) -> Path:
+        """The folder of the world model: the shipped one, or one trained here from nothing."""
+        shipped = resources.files("worldmodel") / "weights" / "terminal"
+        if not from_scratch and (shipped / "model.safetensors").is_file():
+            self.say(f"world model: shipped weights ({WEIGHTS}); --from-scratch trains it here")
+            return Path(str(shipped))
+        from launch.collect import collect
+        from launch.world import train_world
+
+        recipe, traces, out = self.plan.world, self.run_dir / "traces", self.run_dir / "world_model"
+        self.stages("collect", lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say), "traces")
+        self.stages(
+            "train world model", lambda: plain(train_world(traces, out, recipe, self.say)), "world_model"
+        )
+        return out
+
+    def fidelity(self, world: Path) -> dict[str, Any]:
+        """The world model on sessions recorded now, from seeds that no training used."""
+        from launch.collect import collect
+        from launch.evaluate import measure_fidelity
+        from launch.report.build import fidelity_table
+
+        plan, traces = self.plan, self.run_dir / "heldout_traces"
+
+        def measure() -> dict[str, Any]:
+            result = measure_fidelity(self.model(world), traces, plan.transitions, plan.free_sessions)
+            return {"result": result.to_json(), "table": dataclasses.asdict(fidelity_table(result))}
+
+        seed = FIDELITY_SEED + self.seed
+        self.stages(
+            "collect held-out",
+            lambda: collect(traces, "heldout", plan.measured_sessions, seed, 2, self.say),
+            "heldout_traces",
+        )
+        return dict(self.stages("fidelity", measure))
+
+    def warm_start(self, world: Path) -> Path:
+        from launch.warm import warm_start
+        from worldmodel.domains.terminal.tasks import generate
+
+        out, recipe = self.run_dir / "warm", dataclasses.replace(self.plan.warm, seed=self.seed)
+        tasks = generate("train", recipe.gold, self.seed)
+        self.stages("warm start", lambda: plain(warm_start(world, tasks, out, recipe, self.say)), "warm")
+        return out
+
+    def verdicts(self, world: Path, policy: Path) -> dict[str, Any]:
+        """Simulated against real verdicts on held-out endings: gold, wrong, empty, and what the policy does."""
+        from launch.pools import replay_pool
+        from launch.report.build import verdict_table
+        from launch.vet import EMPTY, Solution, endings
+        from launch.worlds import training_worlds
+        from worldmodel.domains.terminal.tasks import generate
+        from worldmodel.vetting import vet
+
+        def measure() -> dict[str, Any]:
+            tasks = generate("heldout", self.plan.verdict_tasks, FIDELITY_SEED + self.seed)
+            chosen: list[Solution] = []
+            for index, task in enumerate(tasks):
+                wrong = task.reference.wrong
+                chosen += [(task, "gold", task.reference.gold), (task, "wrong", wrong[index % len(wrong)])]
+                chosen.append((task, "empty", EMPTY))
+            chosen += [(task, "policy", acts) for task, acts in self._policy_endings(policy, tasks)]
+            with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
+                found, lost = endings(pool, chosen, self.seed)
+            vetting = vet(found)
+            return {
+                "overall": dataclasses.asdict(vetting.overall),
+                "left_out": dict(vetting.left_out),
+                "lost": lost,
+                "table": dataclasses.asdict(verdict_table(vetting)),
+            }
+
+        return dict(self.stages("verdicts", measure))
+
+    def _policy_endings(self, policy: Path, tasks: Sequence[Task]) -> list[tuple[Task, tuple[str, ...]]]:
+        """What the sampled policy did on each task in the real world."""
+        from launch.pools import policy_pool
+        from launch.worlds import REAL, real
+        from rollout.config import RolloutConfig
+
+        rollout = RolloutConfig(slots=32, temperature=1.0, max_tokens=48)
+        with policy_pool(str(policy), {REAL: real()}, rollout, REAL) as pool:
+            found = pool.run_tasks(tasks, env=REAL, seed=self.seed)
+        return [(t.task, tuple(turn.action.text for turn in t.turns)) for t in found]
+
+    def vetted_tasks(self, world: Path, left_out: set[str]) -> Path:
+        """Training tasks whose gold passes and whose wrong and empty solutions fail in the simulator too."""
+        from launch.pools import replay_pool
+        from launch.vet import endings, solutions
+        from launch.worlds import training_worlds
+        from worldmodel.domains.terminal.families import TRAIN
+        from worldmodel.domains.terminal.tasks import generate, save
+        from worldmodel.vetting import vet
+
+        file = self.run_dir / "train_tasks.jsonl"
+
+        def choose() -> dict[str, Any]:
+            families = [name for name in TRAIN if name not in left_out]
+            tasks = generate("train", self.plan.train_tasks, self.seed + 7_000_003, families)
+            with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
+                found, _ = endings(pool, list(solutions(tasks)), self.seed)
+            usable = set(vet(found).usable)
+            save([task for task in tasks if task.id in usable], file)
+            self.say(f"{len(usable)} of {len(tasks)} training tasks hold up in the simulator")
+            return {"usable": len(usable), "tried": len(tasks), "families_left_out": sorted(left_out)}
+
+        self.stages("vet tasks", choose)
+        return file
+
+    def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Path:
+        """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint."""
+        from launch.config import load
+        from launch.train import run
+
+        def learn() -> dict[str, Any]:
+            steps = self.plan.rl_steps
+            config = load(
+                str(resources.files("configs") / "quickstart.yaml"),
+                [
+                    f"run_dir={self.run_dir / name}",
+                    f"seed={self.seed}",
+                    f"policy={warm}",
+                    f"control={control}",
+                    f"tasks.file={tasks}",
+                    f"world_model.path={world}",
+                    f"trainer.trl.max_steps={steps}",
+                    f"trainer.trl.save_steps={max(1, steps // 3)}",
+                ],
+            )
+            return dict(run(config, self.say))
+
+        return Path(self.stages(name, learn)["final"])
+
+    def more_sft(self, warm: Path, seconds: float) -> Path:
+        """The control at equal time: the same gold trajectories, for as long as RL took."""
+        from launch.warm import gold_rows, more_sft
+        from rollout.chat import load_chat
+        from worldmodel.domains.terminal.tasks import generate
+
+        out, recipe = self.run_dir / "more_sft", dataclasses.replace(self.plan.warm, seed=self.seed)
+
+        def learn() -> dict[str, Any]:
+            rows = gold_rows(generate("train", recipe.gold, self.seed), load_chat(warm))
+            return plain(more_sft(warm, rows, out, recipe, seconds))
+
+        self.stages("more_sft", learn, "more_sft")
+        return out
+
+    def evaluation(self, name: str, policy: Path, world: Path) -> Worlds:
+        """``policy`` on held-out tasks: real and simulated, the same ones, and on held-out families."""
+        from launch.pools import policy_pool
+        from launch.worlds import REAL, SIM, training_worlds
+        from rollout.config import RolloutConfig
+        from rollout.evaluate import evaluate
+        from rollout.store import read_trajectories, write_trajectories
+        from rollout.types import Sampling
+        from worldmodel.domains.terminal.tasks import generate
+
+        folder = self.run_dir / "eval" / name
+        files = {part: folder / f"{part}.jsonl" for part in ("real", "sim", "family")}
+
+        def measure() -> dict[str, Any]:
+            tasks = generate("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
+            families = generate("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
+            rollout = RolloutConfig(slots=48, max_tokens=48, engine="ray", workers=2)
+            folder.mkdir(parents=True, exist_ok=True)
+            with policy_pool(str(policy), training_worlds(self.model(world)), rollout, REAL) as pool:
+                greedy = Sampling(0.0, 48)
+                for part, chosen, env in (("real", tasks, REAL), ("sim", tasks, SIM), ("family", families, REAL)):
+                    found = pool.run_tasks(chosen, env=env, sampling=greedy, seed=self.seed)
+                    write_trajectories(files[part], found)
+            return {"policy": str(policy)}
+
+        self.stages(f"evaluate {name}", measure, f"eval/{name}")
+        parts = {part: evaluate(list(read_trajectories(file))) for part, file in files.items()}
+        return Worlds(parts["real"], parts["sim"], parts["family"], files["real"], files["sim"])
+
+    def model(self, world: Path) -> Any:
+        """The world model's section of ``configs/quickstart.yaml``, at ``world``."""
+        from launch.config import load
+
+        return load(str(resources.files("configs") / "quickstart.yaml"), [f"world_model.path={world}"]).world_model
+
+
+def plain(result: Any) -> dict[str, Any]:
+    """A result dataclass as JSON."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(result), default=str)))
+
+
+def gain(before: Worlds, after: Worlds) -> Interval:
+    """Real success after minus before, paired by task."""
+    return paired_gain(before.real, after.real)
