@@ -183,6 +183,16 @@ def test_attempts_count_up_and_report_what_is_restored_and_lost(tmp_path: Path) 
     assert [record.attempt for record in read_attempts(tmp_path)] == [1, 2]
 
 
+def test_a_damaged_checkpoint_is_set_aside_not_deleted(tmp_path: Path) -> None:
+    sealed(tmp_path, 5)
+    (sealed(tmp_path, 9) / "model.safetensors").write_bytes(b"other")
+    start = begin_attempt(tmp_path, ONE)
+    assert start.step == 5 and "model.safetensors has 5 bytes" in start.lost[0]
+    aside = tmp_path / "damaged-checkpoint-9-before-attempt-1"
+    assert (aside / "model.safetensors").read_bytes() == b"other"
+    assert begin_attempt(tmp_path, ONE).lost == ()
+
+
 def test_an_attempt_is_counted_even_if_it_never_saves(tmp_path: Path) -> None:
     assert [begin_attempt(tmp_path, ONE).attempt for _ in range(3)] == [1, 2, 3]
 

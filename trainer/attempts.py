@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rollout.errors import CheckpointError
 from rollout.types import Version
-from trainer.checkpoint import Checkpoint, Layout, Survey, check_layout, survey, write_atomic
+from trainer.checkpoint import MANIFEST, Checkpoint, Layout, Survey, check_layout, survey, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,9 @@ def read_attempts(run_dir: str | Path) -> tuple[Attempt, ...]:
 def begin_attempt(run_dir: str | Path, layout: Layout) -> Start:
     """Choose the checkpoint to resume from and persist a new attempt number, before anything carries it.
 
-    Torn folders are reported in ``lost`` and removed: the Trainer would otherwise write its next checkpoint
-    of that step between their remains. Raises CheckpointError where the layout has changed.
+    Torn folders are reported in ``lost`` and leave the way: the Trainer would otherwise write its next checkpoint
+    of that step between their remains. A save cut short is deleted; a folder that was sealed and is damaged or
+    unreadable is kept under another name. Raises CheckpointError where the layout has changed.
     """
     run_dir = Path(run_dir)
     found = survey(run_dir)
@@ -82,7 +83,10 @@ def begin_attempt(run_dir: str | Path, layout: Layout) -> Start:
     record = (*attempts, Attempt(attempt=start.attempt, resumed_step=step, started=time.time()))
     write_atomic(run_dir / "attempts.json", json.dumps([asdict(entry) for entry in record], indent=1))
     for folder, _ in found.torn:
-        shutil.rmtree(folder)
+        if (folder / MANIFEST).exists():
+            folder.rename(run_dir / f"damaged-{folder.name}-before-attempt-{start.attempt}")
+        else:
+            shutil.rmtree(folder)
     return start
 
 
