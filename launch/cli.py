@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from launch.errors import UserError, one_line, strip_controls, user_errors
+from launch.console import say, show
+from launch.errors import UserError, one_line, user_errors
 
 app = typer.Typer(
     add_completion=False,
@@ -53,11 +54,6 @@ def main() -> None:
         app()
 
 
-def say(text: str) -> None:
-    """Print a line that may hold model-written text."""
-    print(strip_controls(text), flush=True)
-
-
 @app.command()
 def quickstart(
     smoke: Annotated[bool, typer.Option("--smoke", help="Every stage, tiny: does it run here?")] = False,
@@ -95,6 +91,7 @@ def tasks(
     count: Annotated[int, typer.Option(min=1)] = 200,
     seed: Seed = 0,
     split: Split = SplitName.heldout,
+    family: Annotated[list[str] | None, typer.Option(help="Only this family (repeatable).")] = None,
 ) -> None:
     """Write generated tasks to a file, to be read, edited and given to eval or train."""
     from worldmodel.domains.terminal.tasks import generate, save
@@ -102,7 +99,7 @@ def tasks(
     if out.exists():
         raise UserError(f"{out}: exists already")
     partial = out.with_name(f".{out.name}.partial")
-    save(generate(split.value, count, seed), partial)
+    save(generate(split.value, count, seed, family), partial)
     partial.replace(out)
     say(f"{count} tasks in {out}")
 
@@ -225,20 +222,6 @@ def report(run_dir: Annotated[Path, typer.Argument(help="A run directory that ho
     from launch.report.render import write
 
     say(str(write(read(run_dir / "report.json"), run_dir)))
-
-
-def show(rows: list[tuple[str, ...]]) -> None:
-    """A table, its first row the header; numbers to the right."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows[1:]:
-        table.add_row(*(Text(strip_controls(cell)) for cell in row))
-    Console(soft_wrap=True).print(table)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,7 @@ class TasksConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str | None = Field(None, description="JSONL task file to train on; null: generate")
-    families: tuple[str, ...] | None = Field(None, description="families to generate; null: all training families")
+    file: str | None = Field(None, description="JSONL task file to train on; null: all training families, generated")
     train: int = Field(1000, ge=1, description="distinct training tasks; they repeat in order")
     heldout: int = Field(200, ge=1, description="tasks of each evaluation, from seeds never trained on")
 

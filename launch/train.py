@@ -22,7 +22,16 @@ from rollout.permuted import PermutedRewards
 from rollout.types import Task
 
 KEEP_CHECKPOINTS = 2
-_DECIDES = ("seed", "policy", "world", "control", "tasks", "world_model", "rollout.group_size", "rollout.groups_per_batch")
+_DECIDES = (
+    "seed",
+    "policy",
+    "world",
+    "control",
+    "tasks",
+    "world_model",
+    "rollout.group_size",
+    "rollout.groups_per_batch",
+)
 
 
 def run(config: ExperimentConfig, say: Callable[[str], None] = print) -> Result:
@@ -118,7 +127,7 @@ def training_tasks(config: ExperimentConfig) -> list[Task]:
 
     if config.tasks.file:
         return load_tasks(Path(config.tasks.file))
-    return generate("train", config.tasks.train, config.seed, config.tasks.families)
+    return generate("train", config.tasks.train, config.seed)
 
 
 def decided(config: ExperimentConfig, ranks: Ranks) -> dict[str, Any]:

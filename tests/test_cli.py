@@ -182,7 +182,10 @@ def test_tasks_writes_a_file_that_loads(cli, tmp_path: Path) -> None:
     assert cli("tasks", "--out", "t.jsonl", "--count", 4, "--seed", 3)[0] == 0
     assert load_tasks(tmp_path / "t.jsonl", "train", 1, 0) == generate("heldout", 4, 3)
     check_one_line(cli("tasks", "--out", "t.jsonl"), "exists already")
-    assert [p.name for p in tmp_path.iterdir()] == ["t.jsonl"]
+    check_one_line(cli("tasks", "--out", "u.jsonl", "--family", "sort_line"), "sort_line", "known")
+    assert cli("tasks", "--out", "v.jsonl", "--count", 2, "--family", "sort_lines")[0] == 0
+    assert {task.family for task in load_tasks(tmp_path / "v.jsonl", "train", 1, 0)} == {"sort_lines"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.jsonl", "v.jsonl"]
 
 
 def test_dry_run_prints_the_whole_config(cli, tmp_path: Path) -> None:

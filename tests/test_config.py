@@ -90,9 +90,8 @@ def test_overrides_win_and_paths_become_absolute(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     path = write(tmp_path / "sub", MINIMAL + "deepspeed: ds.json\nworld_model: {path: wm}\ntasks: {file: t.jsonl}\n")
-    config = load(path, ["seed=5", "trainer.trl.learning_rate=1e-5", "tasks.families=[sort_lines,dedupe]"])
+    config = load(path, ["seed=5", "trainer.trl.learning_rate=1e-5"])
     assert config.seed == 5 and config.trainer.trl["learning_rate"] == 1e-5
-    assert config.tasks.families == ("sort_lines", "dedupe")
     assert config.run_dir == str(tmp_path / "runs/x") and config.policy == str(tmp_path / "models/p")
     assert config.world_model.path == str(tmp_path / "wm") and config.tasks.file == str(tmp_path / "t.jsonl")
     assert config.deepspeed == str(tmp_path / "sub" / "ds.json")

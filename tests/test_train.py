@@ -80,6 +80,6 @@ def test_two_processes_under_zero2(tmp_path: Path) -> None:
 @pytest.mark.sandbox
 def test_a_simulator_without_verdicts_ends_the_run_with_its_reason(tmp_path: Path) -> None:
     """Random weights as the world model: its samples disagree or run on, so nothing can be scored."""
-    with pytest.raises(AgentworldError, match=r"unscorable faults: 5 within .*rollout\.budgets\.unscorable"):
+    with pytest.raises(AgentworldError, match=r"unscorable faults: \d+ within .*rollout\.budgets\.unscorable"):
         run(experiment(tmp_path, world="simulated"), lambda _: None)
     assert not (tmp_path / "run" / "final").exists()
