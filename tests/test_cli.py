@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -138,12 +139,12 @@ def test_missing_files(cli, tmp_path: Path) -> None:
     check_one_line(cli("vet", "--world-model", "absent", "--tasks", 1), "no such model folder")
 
 
-def test_server_that_is_down(cli, tmp_path: Path) -> None:
+def test_server_that_is_down(cli, tmp_path: Path, policy: Path) -> None:
     with socket.socket() as held:  # a port that nobody listens on
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
         config = write_config(tmp_path, f"world_model: {{kind: server, url: '{url}', model: m}}\n")
-        save_policy(tmp_path / "nowhere")
+        shutil.copytree(policy, tmp_path / "nowhere")
         arguments = ("--policy", "gold", "--world", "sim", "--world-model", url, "--served-model", "m", "--tasks", 1)
         check_one_line(cli("eval", *arguments), url, "does not answer")
         check_one_line(cli("train", config), url, "does not answer")
