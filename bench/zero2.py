@@ -30,7 +30,8 @@ ONE = ClusterSettings(num_processes=1)
 
 
 def two(stage: int) -> ClusterSettings:
-    return ClusterSettings(num_processes=2, deepspeed=str(ROOT / f"configs/deepspeed_zero{stage}.json"))
+    config = ROOT / f"configs/deepspeed_zero{stage}.json"
+    return ClusterSettings(num_processes=2, deepspeed=str(config), start_seconds=1200.0)
 
 
 def cases(model: str) -> dict[str, tuple[Case, tuple[int, ...]]]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.errors import CheckpointError
@@ -105,6 +105,7 @@ def test_a_file_over_the_hashing_limit_is_held_to_its_size(tmp_path: Path) -> No
         validate(folder)
 
 
+@settings(deadline=None)
 @given(
     junk=st.one_of(
         st.binary(max_size=60),
@@ -230,6 +231,7 @@ def test_versions_after_the_resumed_step_are_void(tmp_path: Path) -> None:
     assert in_lineage(versions, attempts) == (Version(1, 1), Version(1, 2), Version(3, 3), Version(3, 4))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 5)), min_size=1, max_size=6))
 def test_the_lineage_holds_each_step_once(plan: list[tuple[int, int]]) -> None:
     """Attempts that resume anywhere reached so far and then run some steps: one version per step survives."""
