@@ -144,12 +144,12 @@ def test_a_launch_of_lonely_processes_is_refused() -> None:
         assert_world_size(2, trainer_says=1)
 
 
-@pytest.mark.parametrize(("beats", "status"), [(8, 0), (0, EXIT_STUCK)])
+@pytest.mark.parametrize(("beats", "status"), [(12, 0), (0, EXIT_STUCK)])
 def test_the_watchdog_ends_a_rank_that_stopped_moving(beats: int, status: int) -> None:
     code = (
         "import time; from launch.watchdog import Watchdog\n"
-        "with Watchdog(0.8) as dog:\n"
-        f"    for _ in range({beats}): time.sleep(0.2); dog.beat()\n"
+        "with Watchdog(2.0) as dog:\n"
+        f"    for _ in range({beats}): time.sleep(0.25); dog.beat()\n"
         f"    time.sleep({0.0 if beats else 30.0})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
