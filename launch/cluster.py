@@ -112,14 +112,18 @@ def run_ranks(train_fn: TrainFn, payload: Any, run_dir: Path, start: Start, sett
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A Ray connection for the block; one that exists already is used and left open."""
+    """A Ray connection for the block; one that exists already is used and left open. Raises AgentworldError."""
     import ray
 
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except Exception as error:  # Ray raises plain Exception when a node does not come up in time
+        where = f"Ray at {address} could not be reached" if address else "Ray could not be started here"
+        raise AgentworldError(f"{where}: {' '.join(str(error).split())}") from error
     try:
         yield
     finally:
