@@ -1,6 +1,7 @@
 """The shape of the code: which way imports point, where heavy packages may appear, what the wheel carries."""
 
 import ast
+import importlib.metadata
 import importlib.resources
 import importlib.util
 import json
@@ -156,6 +157,22 @@ print(json.dumps(blame))
 
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_every_import_is_declared() -> None:
+    """A dependency that merely happens to be installed is missing on a clean machine."""
+    table = project()["project"]
+    declared = [*table["dependencies"], *(d for extra in table["optional-dependencies"].values() for d in extra)]
+    names = {re.split(r"[\[<>=~! ]", d)[0].lower().replace("_", "-") for d in declared}
+    installed = importlib.metadata.packages_distributions()
+    missing = {
+        f"{module} imports {top}"
+        for module, tree in TREES.items()
+        for top in {name.split(".")[0] for name in imports(tree)}
+        if top not in sys.stdlib_module_names and top not in PACKAGES
+        if not names & {d.lower().replace("_", "-") for d in installed.get(top, [])}
+    }
+    assert not missing
 
 
 def test_every_package_is_listed() -> None:

@@ -124,6 +124,7 @@ def test_any_text_is_inert(text: str) -> None:
     check_safe(render(report(text)))
 
 
+@settings(max_examples=40)
 @given(st.recursive(st.text(st.characters()), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_clean_leaves_only_printable_text(value: object) -> None:
     def walk(item: object) -> None:
