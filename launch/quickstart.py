@@ -13,7 +13,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ HELD_OUT_SEED, FIDELITY_SEED = 1_000_003, 2_000_003
 class Plan:
     """Sizes of everything."""
 
-    world: WorldRecipe = WorldRecipe()
-    warm: WarmRecipe = WarmRecipe()
+    world: WorldRecipe = field(default_factory=WorldRecipe)
+    warm: WarmRecipe = field(default_factory=WarmRecipe)
     measured_sessions: int = 700
     transitions: int = 2000
     free_sessions: int = 100
@@ -68,7 +68,7 @@ def run_quickstart(
 
     began = time.monotonic()
     check_sandbox()
-    plan = dataclasses.replace(SMOKE if smoke else FULL)
+    plan = SMOKE if smoke else FULL
     mark = fingerprint(plan, seed, from_scratch)
     run = Run(plan, seed, run_dir.resolve(), Stages(run_dir.resolve(), mark, say), say)
     world = run.world_model(from_scratch)
@@ -86,7 +86,10 @@ def run_quickstart(
     from launch.results import finish
 
     minutes = sum(run.stages.seconds.values()) / 60
-    finish(run, fidelity, verdicts, before, after, minutes)
+    words = ["agentworld quickstart", f"--seed {seed}"]
+    words += [flag for flag, on in (("--smoke", smoke), ("--from-scratch", from_scratch)) if on]
+    words += ["--controls"] if len(arms) > 1 else []
+    finish(run, fidelity, verdicts, before, after, minutes, " ".join(words))
     if run.stages.reused:
         say(f"reused from an earlier call: {', '.join(run.stages.reused)}")
     say(f"this call took {(time.monotonic() - began) / 60:.1f} min; the stages took {minutes:.1f} min in all")
@@ -125,9 +128,7 @@ class Run:
 
         recipe, traces, out = self.plan.world, self.run_dir / "traces", self.run_dir / "world_model"
         self.stages("collect", lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say), "traces")
-        self.stages(
-            "train world model", lambda: plain(train_world(traces, out, recipe, self.say)), "world_model"
-        )
+        self.stages("train world model", lambda: plain(train_world(traces, out, recipe, self.say)), "world_model")
         return out
 
     def fidelity(self, world: Path) -> dict[str, Any]:
@@ -231,7 +232,7 @@ class Run:
         def learn() -> dict[str, Any]:
             steps = self.plan.rl_steps
             config = load(
-                str(resources.files("configs") / "quickstart.yaml"),
+                config_file(),
                 [
                     f"run_dir={self.run_dir / name}",
                     f"seed={self.seed}",
@@ -295,7 +296,13 @@ class Run:
         """The world model's section of ``configs/quickstart.yaml``, at ``world``."""
         from launch.config import load
 
-        return load(str(resources.files("configs") / "quickstart.yaml"), [f"world_model.path={world}"]).world_model
+        return load(config_file(), [f"world_model.path={world}"]).world_model
+
+
+def config_file() -> Path:
+    """``configs/quickstart.yaml``: beside the packages in a checkout, inside ``launch`` when installed."""
+    installed = Path(str(resources.files("launch"))) / "configs" / "quickstart.yaml"
+    return installed if installed.is_file() else installed.parents[2] / "configs" / "quickstart.yaml"
 
 
 def plain(result: Any) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _plant_induction(attention: nn.Module) -> None:
         basis = _orthonormal(2 * (32 - LOW))
         for half, (query, key) in enumerate(pairs):
             lines = range(64 * head + 32 * half + LOW, 64 * head + 32 * half + 32)
-            part = basis[half :: 2]
+            part = basis[half::2]
             for line, direction in zip(lines, part, strict=True):
                 q[line, query] = direction
                 k[line, key] = direction

@@ -42,9 +42,11 @@ def record(task: Task, session: Session, limits: Limits | None = None) -> Episod
     )  # fmt: skip
 
 
-def verdict(checks: Sequence[Check], replies: dict[str, str]) -> bool:
-    """True when every check holds on the replies to its probes."""
-    return all(holds(check.predicate, "\n".join(replies[probe] for probe in check.probes)) for check in checks)
+def verdict(checks: Sequence[Check], replies: dict[str, str]) -> bool | None:
+    """Whether every check holds on the reply to each of its probes; None where a probe was not run."""
+    if any(probe not in replies for check in checks for probe in check.probes):
+        return None
+    return all(holds(check.predicate, replies[probe]) for check in checks for probe in check.probes)
 
 
 def sessions(split: Split, seed: int, start: int, count: int) -> Iterator[tuple[Task, Session]]:

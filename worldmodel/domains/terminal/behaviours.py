@@ -27,7 +27,7 @@ class Session:
 
 
 @dataclass(slots=True)
-class _Names:
+class Names:
     """What exists, as far as a collector keeps track."""
 
     files: list[str]
@@ -59,7 +59,7 @@ class _Names:
 def plan(task: Task, rng: random.Random) -> Session:
     """One seeded session for ``task``, of a behaviour drawn from ``MIX``."""
     behaviour = rng.choices(list(MIX), list(MIX.values()))[0]
-    names = _names(task)
+    names = known(task)
     gold = [c for c in task.reference.gold if c != "done"]
     if behaviour == "gold":
         steps = gold
@@ -84,13 +84,14 @@ def plan(task: Task, rng: random.Random) -> Session:
     return Session(behaviour, tuple(steps), _probes(task, names, steps, rng))
 
 
-def _names(task: Task) -> _Names:
+def known(task: Task) -> Names:
+    """What exists when the session begins."""
     files = dict(task.world.state["files"])
     found = {w for content in files.values() for w in re.findall(r"[a-z]+\d?", content)}
-    return _Names(list(files), sorted(found) or list(v.WORDS[:8]), list(task.world.state.get("dirs", [])))
+    return Names(list(files), sorted(found) or list(v.WORDS[:8]), list(task.world.state.get("dirs", [])))
 
 
-def _probes(task: Task, names: _Names, steps: list[str], rng: random.Random) -> tuple[str, ...]:
+def _probes(task: Task, names: Names, steps: list[str], rng: random.Random) -> tuple[str, ...]:
     """The task's own probes and a few looks at what else the session touched."""
     chosen = [p for check in task.checks for p in check.probes]
     touched = [f for c in steps for f in _TEXT.findall(c)]
@@ -100,12 +101,12 @@ def _probes(task: Task, names: _Names, steps: list[str], rng: random.Random) -> 
     return tuple(chosen + extra)
 
 
-def _aside(names: _Names, rng: random.Random) -> str:
+def _aside(names: Names, rng: random.Random) -> str:
     """Something a careful agent does on the way: a look, or a mistake that changes nothing."""
     return fault(names, rng) if rng.random() < 0.5 else look(names, rng)
 
 
-def explore(names: _Names, rng: random.Random) -> str:
+def explore(names: Names, rng: random.Random) -> str:
     """One exploratory command: about half change something, a quarter fail."""
     roll = rng.random()
     if roll < 0.22:
@@ -115,7 +116,7 @@ def explore(names: _Names, rng: random.Random) -> str:
     return change(names, rng)
 
 
-def look(names: _Names, rng: random.Random) -> str:
+def look(names: Names, rng: random.Random) -> str:
     """A read-only command."""
     name = rng.choice(names.files) if names.files else "notes.txt"
     if name.endswith(".tar"):
@@ -131,7 +132,7 @@ def look(names: _Names, rng: random.Random) -> str:
     ])  # fmt: skip
 
 
-def _select(names: _Names, rng: random.Random) -> str:
+def _select(names: Names, rng: random.Random) -> str:
     word = rng.choice(v.LEVELS) if rng.random() < 0.4 else rng.choice(names.words)
     return rng.choice([
         f"grep {word}", f"grep {word}", f"grep -v {word}", f"grep -c {word}", f"head -n {rng.randint(1, 4)}",
@@ -139,7 +140,7 @@ def _select(names: _Names, rng: random.Random) -> str:
     ])  # fmt: skip
 
 
-def change(names: _Names, rng: random.Random) -> str:
+def change(names: Names, rng: random.Random) -> str:
     """A command that changes the world."""
     name = rng.choice(names.files) if names.files else "notes.txt"
     out = rng.choice([v.output_name(rng), v.output_name(rng), rng.choice(v.file_names(rng, 3))])
@@ -155,7 +156,7 @@ def change(names: _Names, rng: random.Random) -> str:
     ])  # fmt: skip
 
 
-def fault(names: _Names, rng: random.Random) -> str:
+def fault(names: Names, rng: random.Random) -> str:
     """A command that fails and says so."""
     missing = rng.choice([n for n in v.file_names(rng, 8) if n not in names.files])
     name = rng.choice(names.files) if names.files else missing
@@ -168,7 +169,7 @@ def fault(names: _Names, rng: random.Random) -> str:
     ])  # fmt: skip
 
 
-def slip(command: str, names: _Names, rng: random.Random) -> str:
+def slip(command: str, names: Names, rng: random.Random) -> str:
     """``command`` with the kind of mistake a weak policy makes."""
     parts = command.split(" ")
     files = [i for i, p in enumerate(parts) if _TEXT.fullmatch(p)]
@@ -194,7 +195,9 @@ def slip(command: str, names: _Names, rng: random.Random) -> str:
     return " ".join(parts) or "ls"
 
 
-_FAILS = re.compile(r"(?m)^(bash|cat|ls|mv|cp|rm|grep|sort|head|tail|cut|sed|tr|chmod|stat|tar|touch|mkdir|wc|\S+\.sh)\b.*: ")
+_FAILS = re.compile(
+    r"(?m)^(bash|cat|ls|mv|cp|rm|grep|sort|head|tail|cut|sed|tr|chmod|stat|tar|touch|mkdir|wc|\S+\.sh)\b.*: "
+)
 
 
 class Ledger:

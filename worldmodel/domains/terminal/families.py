@@ -219,8 +219,8 @@ def rename_pattern(rng: random.Random) -> Draft:
     ask = _pick(rng, f"Rename every .{old} file to .{new}.",
                 f"Change the extension of all .{old} files to .{new}.",
                 f"Give each .{old} file the ending .{new}.")  # fmt: skip
-    gold = f'for f in *.{old}; do mv $f ${{f%.{old}}}.{new}; done'
-    wrong = ((f"mv {moved[0]}.{old} {moved[0]}.{new}",), (f'for f in *.{old}; do cp $f ${{f%.{old}}}.{new}; done',))
+    gold = f"for f in *.{old}; do mv $f ${{f%.{old}}}.{new}; done"
+    wrong = ((f"mv {moved[0]}.{old} {moved[0]}.{new}",), (f"for f in *.{old}; do cp $f ${{f%.{old}}}.{new}; done",))
     left = sorted([*(f"{s}.{new}" for s in moved), f"{kept}.{third}"])
     return Draft(ask, dict(sorted(files.items())), (gold,), wrong, (_prints("ls", left, "listing"),))
 
@@ -258,7 +258,8 @@ def archive(rng: random.Random) -> Draft:
                 f"Create the archive {out} from {one} and {two}.",
                 f"Make a tar file {out} that holds {one} and {two}.")  # fmt: skip
     wrong = ((f"tar -cf {out} {one}",), (f"tar -cf {out} {one} {three}",))
-    return Draft(ask, files, (f"tar -cf {out} {one} {two}",), wrong, (_prints(f"tar -tf {out}", [one, two], "members"),))
+    checks = (_prints(f"tar -tf {out}", [one, two], "members"),)
+    return Draft(ask, files, (f"tar -cf {out} {one} {two}",), wrong, checks)
 
 
 def find_delete(rng: random.Random) -> Draft:
@@ -322,14 +323,34 @@ def delete_lines(rng: random.Random) -> Draft:
     files, _ = _with_other(rng, name, lines)
     ask = _pick(rng, f"Delete the {level} lines from {name} itself.", f"Take every line with {level} out of {name}.")
     wrong = ((f"sed -i '/{level}/!d' {name}",), (f"grep -v {level} {name}",))
-    return Draft(ask, files, (f"sed -i '/{level}/d' {name}",), wrong, (_reads(name, [x for x in lines if level not in x]),))
+    keep = [line for line in lines if level not in line]
+    return Draft(ask, files, (f"sed -i '/{level}/d' {name}",), wrong, (_reads(name, keep),))
 
 
 TRAIN: dict[str, Family] = {
     f.__name__: f
-    for f in (filter_lines, exclude_lines, count_matches, count_lines, sort_lines, sort_reverse, dedupe, merge_files,
-              first_lines, extract_field, set_config, upper_case, append_log, rename_file, rename_pattern, make_tree,
-              permissions, archive, find_delete, fix_script)  # fmt: skip
+    for f in (
+        filter_lines,
+        exclude_lines,
+        count_matches,
+        count_lines,
+        sort_lines,
+        sort_reverse,
+        dedupe,
+        merge_files,
+        first_lines,
+        extract_field,
+        set_config,
+        upper_case,
+        append_log,
+        rename_file,
+        rename_pattern,
+        make_tree,
+        permissions,
+        archive,
+        find_delete,
+        fix_script,
+    )
 }
 HELD_OUT: dict[str, Family] = {f.__name__: f for f in (last_lines, back_up, move_into, delete_lines)}
 FAMILIES: dict[str, Family] = TRAIN | HELD_OUT

@@ -38,7 +38,8 @@ def make(family: str, split: Split, seed: int, index: int) -> Task:
     if split not in get_args(Split):
         raise TaskError(f"unknown split '{split}'; known: {', '.join(get_args(Split))}")
     task_seed = derive_seed("terminal", split, seed, family, index)
-    return _task(FAMILIES[family](random.Random(task_seed)), family, split, task_seed, f"{family}-{split}-{seed}-{index}")
+    draft = FAMILIES[family](random.Random(task_seed))
+    return _task(draft, family, split, task_seed, f"{family}-{split}-{seed}-{index}")
 
 
 def _task(draft: Draft, family: str, split: str, seed: int, name: str) -> Task:
