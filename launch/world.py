@@ -35,19 +35,19 @@ class WorldRecipe:
     episodes: int = 12_000
     seconds: float = 2400.0
     vocabulary: int = 1536
-    layers: str = "cacaca"
+    layers: str = "caacaa"
     learning_rate: float = 1.5e-3
-    tokens_per_batch: int = 1536
+    tokens_per_batch: int = 2560
     max_length: int = 512
     seed: int = 0
 
 
 def train_world(folder: Path, out: Path, recipe: WorldRecipe, say: Callable[[str], None] = print) -> SFTResult:
-    """Train on the episodes in ``folder``; ``out`` becomes an ordinary Hugging Face model folder."""
+    """Train on the episodes in ``folder``; ``out`` becomes an ordinary Hugging Face model folder, in bf16."""
     from rollout.chat import load_chat
     from trainer.architecture import Shape, fresh_model
     from trainer.config import SFTConfig
-    from trainer.stages import sft
+    from trainer.stages import sft, store_as
     from trainer.tokenizer import train_tokenizer
 
     episodes = list(read_episodes(folder))
@@ -67,7 +67,9 @@ def train_world(folder: Path, out: Path, recipe: WorldRecipe, say: Callable[[str
         seed=recipe.seed,
         log_every=50,
     )
-    return sft(model, chat.tokenizer, fitting, out, config)
+    result = sft(model, chat.tokenizer, fitting, out, config)
+    store_as(out, "bfloat16")
+    return result
 
 
 def vocabulary_texts(episodes: Sequence[Episode]) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""The kernel: nouns, protocols, one episode loop, samplers, scheduler, store and evaluation. Imports nothing of ours."""
+"""The kernel: nouns, protocols, one episode loop, samplers, scheduler, store, evaluation. Imports nothing of ours."""

@@ -2,8 +2,9 @@
 
 Owns: pre-tokenisation, training and the compact chat template. Refuses: loading (``rollout.chat`` does).
 
-Text is cut into words (a file name with its extension is one), single digits, single whitespace characters and single other characters before BPE, so a
-word has the same token wherever it stands: what is copied from a file tokenises as it will be printed.
+Text is cut into words (a file name with its extension is one), single digits, single whitespace characters and single
+other characters before BPE, so a word has the same token wherever it stands: what is copied from a file tokenises as
+it will be printed.
 """
 
 from __future__ import annotations

@@ -163,7 +163,8 @@ def fault(names: Names, rng: random.Random) -> str:
     return rng.choice([
         f"cat {missing}", f"cat {missing}", f"{_select(names, rng)} {missing}", f"mv {missing} {v.output_name(rng)}",
         f"cp {missing} {v.output_name(rng)}", f"rm {missing}", f"chmod {rng.choice(v.MODES)} {missing}",
-        f"{rng.choice(v.WORDS)} {name}", f"sort < {missing}", f"sed -i 's/a/b/' {missing}", f"cat {rng.choice(v.FOLDERS)}/{name}",
+        f"{rng.choice(v.WORDS)} {name}", f"sort < {missing}", f"sed -i 's/a/b/' {missing}",
+        f"cat {rng.choice(v.FOLDERS)}/{name}",
         f"touch {rng.choice(v.FOLDERS)}/{missing}", f"{_select(names, rng)} {missing} > {v.output_name(rng)}",
         f"ls {rng.choice(v.FOLDERS)}", f"stat -c %a {missing}", f"tar -tf {missing}", f"bash {missing}",
     ])  # fmt: skip
