@@ -48,7 +48,7 @@ class Plan:
 FULL = Plan()
 SMOKE = Plan(
     world=WorldRecipe(episodes=60, seconds=10.0, vocabulary=600),
-    warm=WarmRecipe(gold=60, seconds=15.0),
+    warm=WarmRecipe(gold=60, epochs=6.0),
     measured_sessions=40,
     transitions=100,
     free_sessions=5,
@@ -250,7 +250,7 @@ class Run:
 
     def more_sft(self, warm: Path, seconds: float) -> Path:
         """The control at equal time: the same gold trajectories, for as long as RL took."""
-        from launch.warm import gold_rows, more_sft
+        from launch.warm import fine_tune, gold_rows
         from rollout.chat import load_chat
         from worldmodel.domains.terminal.tasks import generate
 
@@ -258,7 +258,7 @@ class Run:
 
         def learn() -> dict[str, Any]:
             rows = gold_rows(generate("train", recipe.gold, self.seed), load_chat(warm))
-            return plain(more_sft(warm, rows, out, recipe, seconds))
+            return plain(fine_tune(warm, rows, out, recipe, seconds))
 
         self.stages("more_sft", learn, "more_sft")
         return out

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ARM_NAMES = {"rl": "RL in the simulator", "more_sft": "more SFT, equal time", "permuted": "RL, rewards permuted"}
 
+SHORT = {"rl": "RL", "more_sft": "more SFT", "permuted": "permuted RL"}
+
 
 def finish(
     run: Run,
@@ -109,12 +111,12 @@ def _interval(before: Worlds, after: Worlds | None) -> tuple[float, float] | Non
 
 def rows(before: Worlds, after: dict[str, Worlds]) -> list[tuple[str, ...]]:
     """The final table, header first."""
-    table: list[tuple[str, ...]] = [("success on held-out tasks", "world", "tasks", "before", "after", "gain (95 %)")]
+    table: list[tuple[str, ...]] = [("success, % [95 %]", "tasks", "before", "after", "gain")]
     for arm, worlds in after.items():
         parts = [("real", before.real, worlds.real), ("simulated", before.sim, worlds.sim)]
         if arm == "rl":
-            parts.append(("real, families never seen", before.family, worlds.family))
-        table += [(ARM_NAMES[arm], world, *_cells(old, new)) for world, old, new in parts]
+            parts.append(("real, new families", before.family, worlds.family))
+        table += [(f"{SHORT[arm]}: {world}", *_cells(old, new)) for world, old, new in parts]
     return table
 
 
@@ -124,11 +126,11 @@ def _cells(old: Evaluation, new: Evaluation) -> tuple[str, ...]:
 
 
 def _rate(value: Interval) -> str:
-    return f"{value.mean:.1%} [{value.low:.1%}, {value.high:.1%}]"
+    return f"{100 * value.mean:.1f} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
 
 
 def _signed(value: Interval) -> str:
-    return f"{value.mean:+.1%} [{value.low:+.1%}, {value.high:+.1%}]"
+    return f"{100 * value.mean:+.1f} [{100 * value.low:+.0f}, {100 * value.high:+.0f}]"
 
 
 def quality_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -172,7 +174,7 @@ def report(
         title="agentworld quickstart",
         summary=(
             f"Practice in the simulator alone moved real success on {result['n_tasks']} held-out tasks from "
-            f"{result['real_before']:.1%} to {result['real_after']:.1%} ({_signed(gain)})."
+            f"{result['real_before']:.1%} to {result['real_after']:.1%} (gain in points {_signed(gain)})."
         ),
         facts=(
             ("seed", str(run.seed)),

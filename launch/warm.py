@@ -26,10 +26,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 @dataclass(frozen=True, slots=True)
 class WarmRecipe:
-    """How a policy is started. ``gold``: trajectories shown, few on purpose; ``seconds`` on the clock."""
+    """How a policy is started. ``gold``: trajectories shown, few on purpose; ``epochs`` over them."""
 
-    gold: int = 240
-    seconds: float = 40.0
+    gold: int = 160
+    epochs: float = 10.0
     layers: str = "caca"
     learning_rate: float = 1e-3
     tokens_per_batch: int = 768
@@ -52,11 +52,14 @@ def warm_start(
     model.save_pretrained(out)
     rows = gold_rows(tasks, chat)
     say(f"{len(rows)} gold trajectories, {sum(len(ids) for ids, _ in rows)} tokens")
-    return more_sft(out, rows, out, recipe, recipe.seconds)
+    return fine_tune(out, rows, out, recipe)
 
 
-def more_sft(policy: Path, rows: Sequence[TokenRow], out: Path, recipe: WarmRecipe, seconds: float) -> SFTResult:
-    """Train the policy in folder ``policy`` on ``rows`` for ``seconds``; the result is saved in ``out``."""
+def fine_tune(
+    policy: Path, rows: Sequence[TokenRow], out: Path, recipe: WarmRecipe, seconds: float | None = None
+) -> SFTResult:
+    """Train the policy in folder ``policy`` on ``rows``, for ``seconds`` where given, else for the recipe's epochs;
+    the result is saved in ``out``."""
     from rollout.chat import load_chat
     from trainer.config import SFTConfig
     from trainer.stages import sft
@@ -64,6 +67,7 @@ def more_sft(policy: Path, rows: Sequence[TokenRow], out: Path, recipe: WarmReci
     config = SFTConfig(
         learning_rate=recipe.learning_rate,
         max_seconds=seconds,
+        epochs=recipe.epochs if seconds is None else None,
         tokens_per_batch=recipe.tokens_per_batch,
         schedule="linear",
         seed=recipe.seed,

@@ -32,13 +32,13 @@ class WorldRecipe:
     """How the terminal's world model is made. ``seconds`` of training on the clock; rows longer than ``max_length``
     tokens are left out and counted."""
 
-    episodes: int = 12_000
-    seconds: float = 2400.0
+    episodes: int = 30_000
+    seconds: float = 5400.0
     vocabulary: int = 1536
     layers: str = "caacaa"
     learning_rate: float = 1.5e-3
     tokens_per_batch: int = 2560
-    max_length: int = 512
+    max_length: int = 640
     seed: int = 0
 
 

@@ -75,7 +75,7 @@ def plan(task: Task, rng: random.Random) -> Session:
             steps.insert(rng.randint(0, len(steps)), _aside(names, rng))
     else:
         steps = []
-        for _ in range(rng.randint(2, 5)):
+        for _ in range(rng.randint(3, 6)):
             command = explore(names, rng)
             names.note(command)
             steps.append(command)
@@ -96,9 +96,9 @@ def _probes(task: Task, names: Names, steps: list[str], rng: random.Random) -> t
     chosen = [p for check in task.checks for p in check.probes]
     touched = [f for c in steps for f in _TEXT.findall(c)]
     pool = [f"cat {f}" for f in dict.fromkeys([*touched, *names.files]) if not f.endswith(".tar")] + ["ls"]
-    pool += [look(names, rng) for _ in range(2)]
-    extra = [p for p in rng.sample(pool, min(len(pool), rng.randint(1, 3))) if p not in chosen]
-    return tuple(chosen + extra)
+    pool += [look(names, rng) for _ in range(4)]
+    extra = [p for p in rng.sample(pool, min(len(pool), rng.randint(3, 6))) if p not in chosen]
+    return tuple(dict.fromkeys(chosen + extra))
 
 
 def _aside(names: Names, rng: random.Random) -> str:
