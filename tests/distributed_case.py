@@ -103,6 +103,7 @@ class Scripted:
             sampler_factory=ScriptedSamplerSpec(chat, Coin(gold_script(tasks), wrong_script(tasks)), logprob=-5.5),
             chat_factory=chat,
             reward=ChecksReward(),
+            start_timeout=600.0,  # a busy machine
         )
         pool = RayPool(spec) if self.engine == "ray" else LocalPool(spec)
         settings = SchedulerSettings(
