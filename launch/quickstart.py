@@ -38,7 +38,7 @@ class Plan:
     measured_sessions: int = 700
     transitions: int = 2000
     free_sessions: int = 100
-    verdict_tasks: int = 140
+    verdict_tasks: int = 128
     train_tasks: int = 200
     heldout_tasks: int = 240
     family_tasks: int = 60
