@@ -161,7 +161,8 @@ class Run:
         return out
 
     def verdicts(self, world: Path, policy: Path) -> dict[str, Any]:
-        """Simulated against real verdicts on held-out endings: gold, wrong, empty, and what the policy does."""
+        """Simulated against real verdicts on held-out endings: gold, wrong, empty, what the policy does, and near
+        misses of the gold solution, which is where a policy looks for rewards that are not there."""
         from launch.pools import replay_pool
         from launch.report.build import verdict_table
         from launch.vet import EMPTY, Solution, endings
@@ -177,6 +178,7 @@ class Run:
                 chosen += [(task, "gold", task.reference.gold), (task, "wrong", wrong[index % len(wrong)])]
                 chosen.append((task, "empty", EMPTY))
             chosen += [(task, "policy", acts) for task, acts in self._policy_endings(policy, tasks)]
+            chosen += [(task, "policy", slips(task, self.seed)) for task in tasks]
             with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
                 found, lost = endings(pool, chosen, self.seed)
             vetting = vet(found)
@@ -303,6 +305,18 @@ def config_file() -> Path:
     """``configs/quickstart.yaml``: beside the packages in a checkout, inside ``launch`` when installed."""
     installed = Path(str(resources.files("launch"))) / "configs" / "quickstart.yaml"
     return installed if installed.is_file() else installed.parents[2] / "configs" / "quickstart.yaml"
+
+
+def slips(task: Task, seed: int) -> tuple[str, ...]:
+    """The gold solution with a slip in each command."""
+    import random
+
+    from rollout.seeds import derive_seed
+    from worldmodel.domains.terminal import FINAL
+    from worldmodel.domains.terminal.behaviours import known, slip
+
+    rng, names = random.Random(derive_seed(seed, "slip", task.id)), known(task)
+    return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
 
 
 def plain(result: Any) -> dict[str, Any]:
