@@ -176,7 +176,10 @@ def test_attempts_count_up_and_report_what_is_restored_and_lost(tmp_path: Path) 
     torn = written(tmp_path, 7)
     second = begin_attempt(tmp_path, ONE)
     assert (second.attempt, second.step) == (2, 5)
-    assert second.lost[0] == "optimiser steps 6 to 7" and "checkpoint-7" in second.lost[1]
+    assert (
+        "optimiser steps after 5 (weights were published up to step 7)" == second.lost[0]
+        and "checkpoint-7" in second.lost[1]
+    )
     assert not torn.exists(), "the next checkpoint-7 must not be written between the remains of the torn one"
     assert str(second).startswith(
         "attempt 2 resumes from checkpoint-5; restored: model, optimiser"

@@ -92,7 +92,7 @@ def begin_attempt(run_dir: str | Path, layout: Layout) -> Start:
 
 def _lost(found: Survey, step: int, versions: Sequence[Version]) -> tuple[str, ...]:
     reached = max((version.step for version in versions), default=0)
-    steps = (f"optimiser steps {step + 1} to {reached}",) if reached > step else ()
+    steps = (f"optimiser steps after {step} (weights were published up to step {reached})",) if reached > step else ()
     return (*steps, *(f"torn {folder.name} ({reason})" for folder, reason in found.torn))
 
 
