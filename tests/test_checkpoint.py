@@ -177,7 +177,7 @@ def test_attempts_count_up_and_report_what_is_restored_and_lost(tmp_path: Path) 
     second = begin_attempt(tmp_path, ONE)
     assert (second.attempt, second.step) == (2, 5)
     assert (
-        "optimiser steps after 5 (weights were published up to step 7)" == second.lost[0]
+        second.lost[0] == "optimiser steps after 5 (weights were published up to step 7)"
         and "checkpoint-7" in second.lost[1]
     )
     assert not torn.exists(), "the next checkpoint-7 must not be written between the remains of the torn one"
