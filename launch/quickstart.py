@@ -21,7 +21,7 @@ from typing import Any
 from launch.stages import Stages, fingerprint
 from launch.warm import WarmRecipe
 from launch.world import WorldRecipe
-from rollout.evaluate import Evaluation, Interval, paired_gain
+from rollout.evaluate import Evaluation
 from rollout.types import Task
 
 ARMS = ("rl", "more_sft", "permuted")
@@ -322,8 +322,3 @@ def slips(task: Task, seed: int) -> tuple[str, ...]:
 def plain(result: Any) -> dict[str, Any]:
     """A result dataclass as JSON."""
     return dict(json.loads(json.dumps(dataclasses.asdict(result), default=str)))
-
-
-def gain(before: Worlds, after: Worlds) -> Interval:
-    """Real success after minus before, paired by task."""
-    return paired_gain(before.real, after.real)

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from worldmodel.sandbox import seccomp
 from worldmodel.sandbox.limits import ENVIRONMENT, HOME, HOST, UID, Limits, SandboxError
 from worldmodel.sandbox.link import Link
+from worldmodel.sandbox.seccomp import program
 
 MARKER_FD = 199
 _MASKED = ("keys", "cmdline", "kallsyms", "kcore", "timer_list", "sched_debug", "config.gz", "version", "modules")
@@ -56,7 +56,7 @@ def bubblewrap_arguments(workspace: str, base: str, writable: bool) -> list[str]
 
 @cache
 def _filter() -> str:
-    return base64.b64encode(seccomp.program()).decode()
+    return base64.b64encode(program()).decode()
 
 
 def spawn_request(
