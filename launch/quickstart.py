@@ -42,13 +42,13 @@ class Plan:
     train_tasks: int = 200
     heldout_tasks: int = 240
     family_tasks: int = 60
-    rl_steps: int = 60
+    rl_batches: int = 50
 
 
 FULL = Plan()
 SMOKE = Plan(
     world=WorldRecipe(episodes=60, seconds=10.0, vocabulary=600),
-    warm=WarmRecipe(gold=60, epochs=6.0),
+    warm=WarmRecipe(demonstrations=60),
     measured_sessions=40,
     transitions=100,
     free_sessions=5,
@@ -56,7 +56,7 @@ SMOKE = Plan(
     train_tasks=20,
     heldout_tasks=20,
     family_tasks=4,
-    rl_steps=2,
+    rl_batches=2,
 )
 
 
@@ -69,7 +69,7 @@ def run_quickstart(
     began = time.monotonic()
     check_sandbox()
     plan = SMOKE if smoke else FULL
-    mark = fingerprint(plan, seed, from_scratch)
+    mark = fingerprint(seed, from_scratch)
     run = Run(plan, seed, run_dir.resolve(), Stages(run_dir.resolve(), mark, say), say)
     world = run.world_model(from_scratch)
     fidelity = run.fidelity(world)
@@ -77,12 +77,12 @@ def run_quickstart(
     verdicts = run.verdicts(world, warm)
     tasks = run.vetted_tasks(world, set(verdicts["left_out"]))
     before = run.evaluation("before", warm, world)
-    policies = {"rl": run.train("rl", warm, world, tasks, "none")}
+    after = {"rl": run.evaluation("rl", run.train("rl", warm, world, tasks, "none"), world)}
     if "more_sft" in arms:
-        policies["more_sft"] = run.more_sft(warm, run.stages.seconds["rl"])
+        after["more_sft"] = run.evaluation("more_sft", run.more_sft(warm, run.stages.seconds["rl"]), world)
     if "permuted" in arms:
-        policies["permuted"] = run.train("permuted", warm, world, tasks, "permuted_rewards")
-    after = {arm: run.evaluation(arm, policy, world) for arm, policy in policies.items()}
+        permuted = run.train("permuted", warm, world, tasks, "permuted_rewards")
+        after["permuted"] = run.evaluation("permuted", permuted, world)
     from launch.results import finish
 
     minutes = sum(run.stages.seconds.values()) / 60
@@ -98,11 +98,13 @@ def run_quickstart(
 
 @dataclass(frozen=True, slots=True)
 class Worlds:
-    """A policy's evaluations on the same held-out tasks in both worlds, and on whole held-out families."""
+    """A policy's evaluations, sampled as it was in training: the same held-out tasks in both worlds, and whole
+    held-out families in the real one. ``greedy``: the first, with the likeliest token each time."""
 
     real: Evaluation
     sim: Evaluation
     family: Evaluation
+    greedy: Evaluation
     real_file: Path
     sim_file: Path
 
@@ -127,8 +129,14 @@ class Run:
         from launch.world import train_world
 
         recipe, traces, out = self.plan.world, self.run_dir / "traces", self.run_dir / "world_model"
-        self.stages("collect", lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say), "traces")
-        self.stages("train world model", lambda: plain(train_world(traces, out, recipe, self.say)), "world_model")
+        self.stages(
+            "collect",
+            lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say),
+            "traces",
+            (recipe.episodes, recipe.seed),
+        )
+        train = lambda: plain(train_world(traces, out, recipe, self.say))  # noqa: E731
+        self.stages("train world model", train, "world_model", recipe)
         return out
 
     def fidelity(self, world: Path) -> dict[str, Any]:
@@ -148,16 +156,18 @@ class Run:
             "collect held-out",
             lambda: collect(traces, "heldout", plan.measured_sessions, seed, 2, self.say),
             "heldout_traces",
+            plan.measured_sessions,
         )
-        return dict(self.stages("fidelity", measure))
+        sizes = (plan.transitions, plan.free_sessions, self.model(Path()))
+        return dict(self.stages("fidelity", measure, settings=sizes))
 
     def warm_start(self, world: Path) -> Path:
         from launch.warm import warm_start
         from worldmodel.domains.terminal.tasks import generate
 
         out, recipe = self.run_dir / "warm", dataclasses.replace(self.plan.warm, seed=self.seed)
-        tasks = generate("train", recipe.gold, self.seed)
-        self.stages("warm start", lambda: plain(warm_start(world, tasks, out, recipe, self.say)), "warm")
+        tasks = generate("train", recipe.demonstrations, self.seed)
+        self.stages("warm start", lambda: plain(warm_start(world, tasks, out, recipe, self.say)), "warm", recipe)
         return out
 
     def verdicts(self, world: Path, policy: Path) -> dict[str, Any]:
@@ -189,7 +199,7 @@ class Run:
                 "table": dataclasses.asdict(verdict_table(vetting)),
             }
 
-        return dict(self.stages("verdicts", measure))
+        return dict(self.stages("verdicts", measure, settings=self.plan.verdict_tasks))
 
     def _policy_endings(self, policy: Path, tasks: Sequence[Task]) -> list[tuple[Task, tuple[str, ...]]]:
         """What the sampled policy did on each task in the real world."""
@@ -223,7 +233,7 @@ class Run:
             self.say(f"{len(usable)} of {len(tasks)} training tasks hold up in the simulator")
             return {"usable": len(usable), "tried": len(tasks), "families_left_out": sorted(left_out)}
 
-        self.stages("vet tasks", choose)
+        self.stages("vet tasks", choose, settings=self.plan.train_tasks)
         return file
 
     def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Path:
@@ -232,7 +242,7 @@ class Run:
         from launch.train import run
 
         def learn() -> dict[str, Any]:
-            steps = self.plan.rl_steps
+            batches, updates = self.plan.rl_batches, load(config_file()).trainer.trl["steps_per_generation"]
             config = load(
                 config_file(),
                 [
@@ -242,57 +252,67 @@ class Run:
                     f"control={control}",
                     f"tasks.file={tasks}",
                     f"world_model.path={world}",
-                    f"trainer.trl.max_steps={steps}",
-                    f"trainer.trl.save_steps={max(1, steps // 3)}",
+                    f"trainer.trl.max_steps={batches * updates}",
+                    f"trainer.trl.save_steps={max(1, batches // 3) * updates}",
                 ],
             )
             return dict(run(config, self.say))
 
-        return Path(self.stages(name, learn)["final"])
+        return Path(self.stages(name, learn, settings=(self.plan.rl_batches, config_text()))["final"])
 
     def more_sft(self, warm: Path, seconds: float) -> Path:
-        """The control at equal time: the same gold trajectories, for as long as RL took."""
-        from launch.warm import fine_tune, gold_rows
+        """The control at equal time: the same demonstrations, for as long as RL took."""
+        from launch.warm import demonstrations, fine_tune
         from rollout.chat import load_chat
         from worldmodel.domains.terminal.tasks import generate
 
         out, recipe = self.run_dir / "more_sft", dataclasses.replace(self.plan.warm, seed=self.seed)
 
         def learn() -> dict[str, Any]:
-            rows = gold_rows(generate("train", recipe.gold, self.seed), load_chat(warm))
+            tasks = generate("train", recipe.demonstrations, self.seed)
+            rows = demonstrations(tasks, load_chat(warm), recipe)
             return plain(fine_tune(warm, rows, out, recipe, seconds))
 
-        self.stages("more_sft", learn, "more_sft")
+        self.stages("more_sft", learn, "more_sft", seconds)
         return out
 
     def evaluation(self, name: str, policy: Path, world: Path) -> Worlds:
         """``policy`` on held-out tasks: real and simulated, the same ones, and on held-out families."""
+        from launch.config import load
         from launch.pools import policy_pool
         from launch.worlds import REAL, SIM, training_worlds
         from rollout.config import RolloutConfig
         from rollout.evaluate import evaluate
         from rollout.store import read_trajectories, write_trajectories
-        from rollout.types import Sampling
         from worldmodel.domains.terminal.tasks import generate
 
         folder = self.run_dir / "eval" / name
-        files = {part: folder / f"{part}.jsonl" for part in ("real", "sim", "family")}
+        files = {part: folder / f"{part}.jsonl" for part in ("real", "sim", "family", "greedy")}
+        sampled = load(config_file()).rollout.sampling
+        greedy = dataclasses.replace(sampled, temperature=0.0)
 
         def measure() -> dict[str, Any]:
             tasks = generate("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
             families = generate("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
-            rollout = RolloutConfig(slots=48, max_tokens=48, engine="ray", workers=2)
+            rollout = RolloutConfig(slots=48, max_tokens=sampled.max_tokens, engine="ray", workers=2)
+            jobs = (
+                ("real", tasks, REAL, sampled),
+                ("sim", tasks, SIM, sampled),
+                ("family", families, REAL, sampled),
+                ("greedy", tasks, REAL, greedy),
+            )
             folder.mkdir(parents=True, exist_ok=True)
             with policy_pool(str(policy), training_worlds(self.model(world)), rollout, REAL) as pool:
-                greedy = Sampling(0.0, 48)
-                for part, chosen, env in (("real", tasks, REAL), ("sim", tasks, SIM), ("family", families, REAL)):
-                    found = pool.run_tasks(chosen, env=env, sampling=greedy, seed=self.seed)
+                for part, chosen, env, sampling in jobs:
+                    found = pool.run_tasks(chosen, env=env, sampling=sampling, seed=self.seed)
                     write_trajectories(files[part], found)
             return {"policy": str(policy)}
 
-        self.stages(f"evaluate {name}", measure, f"eval/{name}")
+        self.stages(
+            f"evaluate {name}", measure, f"eval/{name}", (self.plan.heldout_tasks, self.plan.family_tasks, sampled)
+        )
         parts = {part: evaluate(list(read_trajectories(file))) for part, file in files.items()}
-        return Worlds(parts["real"], parts["sim"], parts["family"], files["real"], files["sim"])
+        return Worlds(parts["real"], parts["sim"], parts["family"], parts["greedy"], files["real"], files["sim"])
 
     def model(self, world: Path) -> Any:
         """The world model's section of ``configs/quickstart.yaml``, at ``world``."""
@@ -305,6 +325,10 @@ def config_file() -> Path:
     """``configs/quickstart.yaml``: beside the packages in a checkout, inside ``launch`` when installed."""
     installed = Path(str(resources.files("launch"))) / "configs" / "quickstart.yaml"
     return installed if installed.is_file() else installed.parents[2] / "configs" / "quickstart.yaml"
+
+
+def config_text() -> str:
+    return config_file().read_text(encoding="utf-8")
 
 
 def slips(task: Task, seed: int) -> tuple[str, ...]:

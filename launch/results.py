@@ -81,6 +81,8 @@ def summary(
         "more_sft_ci": _interval(before, after.get("more_sft")),
         "family_before": before.family.success.mean,
         "family_after": after["rl"].family.success.mean,
+        "greedy_before": before.greedy.success.mean,
+        "greedy_after": after["rl"].greedy.success.mean,
         "n_family_tasks": before.family.success.count,
         "fidelity_exact": forced["macro"]["exact"],
         "fidelity_normalised": forced["macro"]["normalised"],
@@ -116,6 +118,7 @@ def rows(before: Worlds, after: dict[str, Worlds]) -> list[tuple[str, ...]]:
         parts = [("real", before.real, worlds.real), ("simulated", before.sim, worlds.sim)]
         if arm == "rl":
             parts.append(("real, new families", before.family, worlds.family))
+            parts.append(("real, greedy", before.greedy, worlds.greedy))
         table += [(f"{SHORT[arm]}: {world}", *_cells(old, new)) for world, old, new in parts]
     return table
 
@@ -167,6 +170,7 @@ def report(
         for world, part in (("real", "real"), ("simulated", "sim"))
     ]
     outcomes.append(outcome(ARM_NAMES["rl"], "real, families never seen", before.family, trained.family))
+    outcomes.append(outcome(ARM_NAMES["rl"], "real, greedy", before.greedy, trained.greedy))
     real = (merged(before.real, before.family), merged(trained.real, trained.family))
     gain = paired_gain(before.real, trained.real)
     pairs = samples(list(read_trajectories(trained.sim_file)), list(read_trajectories(trained.real_file)))

@@ -1,5 +1,7 @@
 """Named stages of a long command: each runs once per run directory, is timed, and is reused when nothing changed.
 
+A stage stands on its own settings and on every stage before it: a changed recipe runs its stage and the later ones.
+
 Owns: ``stages/<name>.json`` (fingerprint, seconds, result), written last. Refuses: knowing what a stage does.
 """
 
@@ -19,21 +21,22 @@ from launch.evaluate import write_json
 
 @dataclass(slots=True)
 class Stages:
-    """``fingerprint`` describes everything earlier results depend on; another one runs every stage again."""
+    """``mark`` describes what every stage depends on; it goes on with each stage that is called."""
 
     run_dir: Path
-    fingerprint: str
+    mark: str
     say: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
 
-    def __call__(self, name: str, run: Callable[[], Any], folder: str = "") -> Any:
-        """The JSON-able result of ``run``, now or from an earlier call. ``folder`` (inside the run directory) is what
-        the stage fills: an unfinished one is removed before the stage starts again."""
+    def __call__(self, name: str, run: Callable[[], Any], folder: str = "", settings: object = None) -> Any:
+        """The JSON-able result of ``run``, now or from an earlier call under the same ``settings``. ``folder`` (inside
+        the run directory) is what the stage fills: an unfinished one is removed before the stage starts again."""
+        self.mark = fingerprint(self.mark, name, settings)
         file = self.run_dir / "stages" / f"{name}.json"
         if file.is_file():
             kept = json.loads(file.read_text(encoding="utf-8"))
-            if kept["fingerprint"] == self.fingerprint:
+            if kept["fingerprint"] == self.mark:
                 self.seconds[name] = kept["seconds"]
                 self.reused.append(name)
                 return kept["result"]
@@ -48,7 +51,7 @@ class Stages:
         result = run()
         self.seconds[name] = round(time.monotonic() - began, 1)
         self.say(f"[{name}] done in {self.seconds[name]:.0f} s")
-        write_json(file, {"fingerprint": self.fingerprint, "seconds": self.seconds[name], "result": result})
+        write_json(file, {"fingerprint": self.mark, "seconds": self.seconds[name], "result": result})
         return result
 
 

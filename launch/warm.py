@@ -1,20 +1,28 @@
-"""Warm start of a policy: a small model and a share of gold trajectories.
+"""Warm start of a policy: a small model and demonstrations of mixed quality.
 
-Owns: the rows of supervised fine-tuning, from gold solutions acted out in the real world. Refuses: reinforcement.
+Owns: the rows of supervised fine-tuning, acted out in the real world. Refuses: reinforcement.
+
+A share of the demonstrations is gold; the others show a plausible wrong solution, as a careless person would. The
+policy that imitates them knows how, but does it right about as often as they do: what practice has to mend.
 """
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rollout.seeds import derive_seed
 from rollout.types import Message, Task
 from worldmodel.domains.terminal import FINAL, TERMINAL
 from worldmodel.domains.terminal.behaviours import Session
 from worldmodel.traces import record
+from worldmodel.types import Episode
 
 if TYPE_CHECKING:
     from rollout.chat import TokenChat
@@ -26,10 +34,11 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 @dataclass(frozen=True, slots=True)
 class WarmRecipe:
-    """How a policy is started. ``gold``: trajectories shown, few on purpose; ``epochs`` over them."""
+    """How a policy is started. ``gold``: the share of gold among the ``demonstrations``; ``epochs`` over them."""
 
-    gold: int = 160
-    epochs: float = 10.0
+    demonstrations: int = 1500
+    gold: float = 0.4
+    epochs: float = 4.0
     layers: str = "caca"
     learning_rate: float = 1e-3
     tokens_per_batch: int = 768
@@ -39,7 +48,7 @@ class WarmRecipe:
 def warm_start(
     tokenizer: Path, tasks: Sequence[Task], out: Path, recipe: WarmRecipe, say: Callable[[str], None] = print
 ) -> SFTResult:
-    """A new policy with the tokenizer of the model folder ``tokenizer``, trained on the gold of ``tasks``."""
+    """A new policy with the tokenizer of the model folder ``tokenizer``, trained on demonstrations of ``tasks``."""
     from rollout.chat import load_chat
     from trainer.architecture import Shape, fresh_model
 
@@ -50,8 +59,8 @@ def warm_start(
     chat = load_chat(out)
     model = fresh_model(len(chat.tokenizer), Shape(layers=recipe.layers), chat.pad_id, chat.eos_id, recipe.seed)
     model.save_pretrained(out)
-    rows = gold_rows(tasks, chat)
-    say(f"{len(rows)} gold trajectories, {sum(len(ids) for ids, _ in rows)} tokens")
+    rows = demonstrations(tasks, chat, recipe)
+    say(f"{len(rows)} demonstrations, {sum(len(ids) for ids, _ in rows)} tokens")
     return fine_tune(out, rows, out, recipe)
 
 
@@ -76,14 +85,26 @@ def fine_tune(
     return sft(policy, load_chat(policy).tokenizer, list(rows), out, config)
 
 
-def gold_rows(tasks: Iterable[Task], chat: TokenChat) -> list[TokenRow]:
-    """One row a task: prompt, then each gold action with what the real world answered; loss on the actions."""
-    return [gold_row(task, chat) for task in tasks]
+def demonstrations(tasks: Iterable[Task], chat: TokenChat, recipe: WarmRecipe) -> list[TokenRow]:
+    """One row a task: prompt, then each action with what the real world answered; loss on the actions."""
+
+    def act(task: Task) -> Episode:
+        steps = tuple(action for action in shown(task, recipe) if action != FINAL)
+        return record(task, Session("demonstration", steps, ()))
+
+    tasks = list(tasks)
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as workers:  # each thread mostly waits for its own box
+        return [row(task, episode, chat) for task, episode in zip(tasks, workers.map(act, tasks), strict=True)]
 
 
-def gold_row(task: Task, chat: TokenChat) -> TokenRow:
-    steps = tuple(action for action in task.reference.gold if action != FINAL)
-    episode = record(task, Session("gold", steps, ()))
+def shown(task: Task, recipe: WarmRecipe) -> tuple[str, ...]:
+    """The solution that is demonstrated for ``task``: the gold one, or one of the wrong ones."""
+    rng = random.Random(derive_seed("demonstration", recipe.seed, task.id))
+    return task.reference.gold if rng.random() < recipe.gold else rng.choice(task.reference.wrong)
+
+
+def row(task: Task, episode: Episode, chat: TokenChat) -> TokenRow:
+    """A demonstration and the closing word as (ids, loss mask)."""
     ids = list(chat.prompt(TERMINAL.prompt(task).messages))
     mask = [0] * len(ids)
     for transition in episode.transitions:

@@ -16,6 +16,7 @@ from worldmodel.dialects.rows import Row, session_row
 from worldmodel.dialects.transcript import Transcript
 from worldmodel.domains.terminal import TERMINAL
 from worldmodel.domains.terminal.tasks import generate
+from worldmodel.domains.terminal.vocabulary import WORDS
 from worldmodel.episodes import read_episodes
 from worldmodel.masking import TurnMasking
 from worldmodel.types import Episode
@@ -32,9 +33,9 @@ class WorldRecipe:
     """How the terminal's world model is made. ``seconds`` of training on the clock; rows longer than ``max_length``
     tokens are left out and counted."""
 
-    episodes: int = 30_000
-    seconds: float = 5400.0
-    vocabulary: int = 1536
+    episodes: int = 36_000
+    seconds: float = 3000.0
+    vocabulary: int = 2048
     layers: str = "caacaa"
     learning_rate: float = 1.5e-3
     tokens_per_batch: int = 2560
@@ -73,11 +74,13 @@ def train_world(folder: Path, out: Path, recipe: WorldRecipe, say: Callable[[str
 
 
 def vocabulary_texts(episodes: Sequence[Episode]) -> Iterator[str]:
-    """What the tokenizer is fitted to: sessions, and the words of instructions, so that a policy shares it."""
+    """What the tokenizer is fitted to: sessions, the words of instructions, so that a policy shares it, and words in
+    capitals often enough to be one token each."""
     for episode in episodes:
         yield TERMINAL.spec(episode.world).initial_state
         yield from (f"{step.action}\n{step.observation}" for step in episode.transitions if len(step.observation) < 400)
     yield from (task.instruction for task in generate("train", len(episodes) // 4, 0))
+    yield from (word for word in (*WORDS, *map(str.upper, WORDS)) for _ in range(len(episodes) // 20))
 
 
 def world_rows(episodes: Iterable[Episode], chat: TokenChat, seed: int) -> list[TokenRow]:

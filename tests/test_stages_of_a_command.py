@@ -30,3 +30,16 @@ def test_a_finished_stage_is_reused_and_an_unfinished_one_starts_clean(tmp_path:
 
 def test_fingerprints_tell_settings_apart() -> None:
     assert fingerprint(1, "a") == fingerprint(1, "a") != fingerprint(1, "b")
+
+
+def test_a_changed_recipe_runs_its_stage_and_the_later_ones(tmp_path: Path) -> None:
+    def call(recipe: int) -> list[str]:
+        stages = Stages(tmp_path, "a", lambda _: None)
+        stages("collect", lambda: 1)
+        stages("train", lambda: 2, settings=recipe)
+        stages("measure", lambda: 3)
+        return stages.reused
+
+    assert call(1) == []
+    assert call(1) == ["collect", "train", "measure"]
+    assert call(2) == ["collect"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from os.path import commonpath
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rollout.types import Check, Predicate
-from worldmodel.domains.terminal.behaviours import MIX, Ledger, known, plan, slip
+from worldmodel.domains.terminal.behaviours import MIX, Ledger, known, plan, slip, typo
 from worldmodel.domains.terminal.tasks import generate
 from worldmodel.traces import collect_share, sessions, verdict
 
@@ -59,6 +62,15 @@ def test_a_verdict_needs_its_probes_and_tests_each_reply() -> None:
     assert verdict([check], {"cat a": "x", "cat b": "x"}) is True
     assert verdict([check], {"cat a": "x", "cat b": "y"}) is False
     assert verdict([check], {"cat a": "x"}) is None
+
+
+@given(command=st.text("ab.tx >/'*$", max_size=30), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_a_typo_is_one_small_change(command: str, seed: int) -> None:
+    wrong = typo(command, random.Random(seed))
+    assert abs(len(wrong) - len(command)) <= 4
+    kept = len(commonpath([wrong, command])) + len(commonpath([wrong[::-1], command[::-1]]))
+    assert kept >= len(command) - 4
 
 
 @pytest.mark.sandbox

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rollout.types import Task
 from worldmodel.domains.terminal import vocabulary as v
 
-MIX = {"gold": 0.14, "noisy": 0.22, "wrong": 0.16, "slip": 0.24, "explore": 0.24}
+MIX = {"gold": 0.12, "noisy": 0.2, "wrong": 0.14, "slip": 0.28, "explore": 0.26}
 _TEXT = re.compile(r"[\w.-]+\.(?:txt|csv|log|conf|md|dat|sh|tmp|bak|old|tar)\b")
 
 
@@ -94,10 +94,11 @@ def known(task: Task) -> Names:
 def _probes(task: Task, names: Names, steps: list[str], rng: random.Random) -> tuple[str, ...]:
     """The task's own probes and a few looks at what else the session touched."""
     chosen = [p for check in task.checks for p in check.probes]
-    touched = [f for c in steps for f in _TEXT.findall(c)]
-    pool = [f"cat {f}" for f in dict.fromkeys([*touched, *names.files]) if not f.endswith(".tar")] + ["ls"]
-    pool += [look(names, rng) for _ in range(4)]
-    extra = [p for p in rng.sample(pool, min(len(pool), rng.randint(3, 6))) if p not in chosen]
+    touched = [f for f in dict.fromkeys(f for c in steps for f in _TEXT.findall(c)) if not f.endswith(".tar")]
+    read_back = [f"cat {f}" for f in rng.sample(touched, min(len(touched), 3))]
+    pool = [f"cat {f}" for f in names.files if not f.endswith(".tar")] + ["ls"]
+    pool += [look(names, rng) for _ in range(8)]
+    extra = [*read_back, *rng.sample(pool, min(len(pool), rng.randint(3, 6)))]
     return tuple(dict.fromkeys(chosen + extra))
 
 
@@ -121,19 +122,26 @@ def look(names: Names, rng: random.Random) -> str:
     name = rng.choice(names.files) if names.files else "notes.txt"
     if name.endswith(".tar"):
         return f"tar -tf {name}"
-    if rng.random() < 0.2:
-        return f"cat {name}"
+    if rng.random() < 0.6:
+        return derive(name, names, rng)
     return rng.choice([
-        f"cat {name}", "ls", f"{_select(names, rng)} {name}", f"wc -l < {name}", f"stat -c %a {name}",
-        f"{_select(names, rng)} {name}", f"{_select(names, rng)} {name}",
-        *([f"cut -d, -f{rng.randint(1, 3)} {name}"] * 2 if name.endswith(".csv") else []),
-        *([f"bash {name}"] if name.endswith(".sh") else []),
+        f"cat {name}", f"cat {name}", "ls", f"stat -c %a {name}",
+        *([f"bash {name}"] * 2 if name.endswith(".sh") else []),
         *([f"ls {rng.choice(names.dirs)}"] if names.dirs else []),
     ])  # fmt: skip
 
 
+def derive(name: str, names: Names, rng: random.Random) -> str:
+    """A command that prints something computed from the file ``name``."""
+    return rng.choice([
+        f"{_select(names, rng)} {name}", f"{_select(names, rng)} {name}", f"{_select(names, rng)} {name}",
+        f"tr a-z A-Z < {name}", f"wc -l < {name}", f"cut -d, -f{rng.randint(1, 3)} {name}",
+        f"cat {name} {rng.choice(names.files or [name])}", f"cat {rng.choice(names.files or [name])} {name}",
+    ])  # fmt: skip
+
+
 def _select(names: Names, rng: random.Random) -> str:
-    word = rng.choice(v.LEVELS) if rng.random() < 0.4 else rng.choice(names.words)
+    word = rng.choice(v.LEVELS) if rng.random() < 0.6 else rng.choice(names.words)
     return rng.choice([
         f"grep {word}", f"grep {word}", f"grep -v {word}", f"grep -c {word}", f"head -n {rng.randint(1, 4)}",
         f"tail -n {rng.randint(1, 4)}", "sort", "sort", "sort -r", "sort -u",
@@ -145,14 +153,14 @@ def change(names: Names, rng: random.Random) -> str:
     name = rng.choice(names.files) if names.files else "notes.txt"
     out = rng.choice([v.output_name(rng), v.output_name(rng), rng.choice(v.file_names(rng, 3))])
     word, other = rng.choice(names.words), v.words(rng, 1)[0]
+    if rng.random() < 0.4:
+        return f"{derive(name, names, rng)} > {out}"
     return rng.choice([
-        f"{_select(names, rng)} {name} > {out}", f"{_select(names, rng)} {name} > {out}",
-        f"cat {name} {rng.choice(names.files or [name])} > {out}", f"wc -l < {name} > {out}",
         f"cp {name} {out}", f"mv {name} {out}", f"rm {name}", f"echo {other} > {out}", f"echo {other} >> {name}",
         f"echo {rng.choice(v.LEVELS)} {other} >> {name}", f"sed -i 's/{word}/{other}/' {name}",
-        f"sed -i '/{word}/d' {name}", f"tr a-z A-Z < {name} > {out}", f"chmod {rng.choice(v.MODES[2:])} {name}",
+        f"sed -i '/{word}/d' {name}", f"chmod {rng.choice(v.MODES[2:])} {name}",
         f"mkdir {rng.choice(v.FOLDERS)}", f"touch {out}", f"tar -cf {rng.choice(v.FOLDERS)}.tar {name}",
-        f"cut -d, -f{rng.randint(1, 3)} {name} > {out}", f"cat {name} > {out}",
+        f"cat {name} > {out}", f"rm *.{rng.choice(v.EXTENSIONS)}",
     ])  # fmt: skip
 
 
@@ -175,25 +183,47 @@ def slip(command: str, names: Names, rng: random.Random) -> str:
     parts = command.split(" ")
     files = [i for i, p in enumerate(parts) if _TEXT.fullmatch(p)]
     roll = rng.random()
-    if roll < 0.3 and files:
+    if roll < 0.18:
+        return typo(command, rng)
+    if roll < 0.36 and files:
         parts[rng.choice(files)] = rng.choice([*names.files, v.output_name(rng), *v.file_names(rng, 1)])
-    elif roll < 0.5:
+    elif roll < 0.54:
         spots = [i for i, p in enumerate(parts) if re.fullmatch(r"[a-z]{3,}\d?|\d+|-f\d|-n", p) and i > 0]
         if spots:
             spot = rng.choice(spots)
             parts[spot] = f"-f{rng.randint(1, 3)}" if parts[spot].startswith("-f") else (
                 str(rng.randint(1, 5)) if parts[spot].isdigit() else rng.choice([*v.LEVELS, *names.words]))  # fmt: skip
-    elif roll < 0.62 and len(parts) > 1:
+    elif roll < 0.64 and len(parts) > 1:
         del parts[rng.randrange(len(parts))]
     elif roll < 0.72 and len(parts) > 1:
         parts.insert(rng.randrange(len(parts)), rng.choice(parts))
     elif roll < 0.82:
         found = sorted(set(re.findall(r"[a-z]{3,}", command)))
         if found:
-            return command.replace(rng.choice(found), rng.choice([*v.KEYS, *v.LEVELS, *names.words]))
+            old = rng.choice(found)
+            like = v.MISSPELT if old in v.MISSPELT else [*v.KEYS, *v.LEVELS, *names.words]
+            return command.replace(old, rng.choice(like))
     else:
         return change(names, rng)
     return " ".join(parts) or "ls"
+
+
+def typo(command: str, rng: random.Random) -> str:
+    """``command`` with one wrong letter, letters swapped, doubled or lost, or another file ending."""
+    endings = list(re.finditer(r"\.([a-z]{2,4})\b", command))
+    if endings and rng.random() < 0.35:
+        at = rng.choice(endings)
+        return f"{command[: at.start(1)]}{rng.choice(v.EXTENSIONS)}{command[at.end(1) :]}"
+    found = list(re.finditer(r"[A-Za-z]{2,}", command))
+    if not found:
+        return command
+    at = rng.choice(found)
+    word, i = at.group(), rng.randrange(len(at.group()) - 1)
+    new = rng.choice([
+        word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :], word[: i + 1] + word[i:],
+        word[:i] + rng.choice("aeiorstn") + word[i + 1 :],
+    ])  # fmt: skip
+    return f"{command[: at.start()]}{new}{command[at.end() :]}"
 
 
 _FAILS = re.compile(

@@ -138,7 +138,7 @@ def merge_files(rng: random.Random) -> Draft:
 
 
 def first_lines(rng: random.Random) -> Draft:
-    (name,), out, lines = v.file_names(rng, 1), v.output_name(rng), v.word_lines(rng, 4, 6)
+    (name,), out, lines = v.file_names(rng, 1), v.output_name(rng), v.word_lines(rng, 4, 5)
     count = rng.randint(1, 3)
     files, _ = _with_other(rng, name, lines)
     ask = _pick(rng, f"Write the first {count} lines of {name} to {out}.",
@@ -277,7 +277,7 @@ def find_delete(rng: random.Random) -> Draft:
 def fix_script(rng: random.Random) -> Draft:
     word = v.words(rng, 1)[0]
     name = f"{rng.choice(v.FOLDERS)}.sh"
-    typo = rng.choice(("ecoh", "ehco", "eco", "echoo", "cho"))
+    typo = rng.choice(v.MISSPELT)
     lines = [f"# prints {word}", f"{typo} {word}"]
     files, _ = _with_other(rng, name, lines)
     ask = _pick(rng, f"The script {name} says {typo} where it means echo. Fix it.",
@@ -288,7 +288,7 @@ def fix_script(rng: random.Random) -> Draft:
 
 
 def last_lines(rng: random.Random) -> Draft:
-    (name,), out, lines = v.file_names(rng, 1), v.output_name(rng), v.word_lines(rng, 4, 6)
+    (name,), out, lines = v.file_names(rng, 1), v.output_name(rng), v.word_lines(rng, 4, 5)
     count = rng.randint(1, 3)
     files, _ = _with_other(rng, name, lines)
     ask = _pick(rng, f"Write the last {count} lines of {name} to {out}.",

@@ -31,6 +31,8 @@ FOLDERS = ("docs", "src", "backup", "archive", "build", "assets", "logs", "work"
 KEYS = ("host", "port", "mode", "color", "level", "user", "theme", "limit", "cache", "region")
 LEVELS = ("info", "warn", "error", "debug")
 MODES = ("600", "640", "644", "700", "750", "755", "444", "400")
+EXTENSIONS = ("txt", "md", "log", "dat", "csv", "tmp", "bak", "old", "conf", "sh")
+MISSPELT = ("ecoh", "ehco", "eco", "echoo", "cho")  # for echo
 _SYLLABLES = ("ba", "ko", "ri", "zu", "me", "la", "to", "vi", "ne", "su", "da", "po", "xi", "wu", "fe", "gy")
 
 
@@ -59,7 +61,7 @@ def text(lines: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def word_lines(rng: random.Random, low: int = 3, high: int = 6) -> list[str]:
+def word_lines(rng: random.Random, low: int = 3, high: int = 5) -> list[str]:
     """Distinct single words, a line each; three or more are in neither sorted nor reverse order."""
     while True:
         lines = words(rng, rng.randint(low, high))
@@ -71,7 +73,7 @@ def repeated_lines(rng: random.Random) -> list[str]:
     """Words with at least one repetition, neighbours differing."""
     base = words(rng, rng.randint(2, 3))
     while True:
-        lines = [rng.choice(base) for _ in range(rng.randint(4, 6))]
+        lines = [rng.choice(base) for _ in range(rng.randint(4, 5))]
         if len(set(lines)) < len(lines) and len(set(lines)) > 1 and lines != sorted(lines):
             return lines
 
@@ -86,7 +88,7 @@ def record_lines(rng: random.Random) -> list[str]:
 def log_lines(rng: random.Random) -> list[str]:
     """``level word`` lines over two or three levels; at least two lines share the first one."""
     levels = rng.sample(LEVELS, rng.randint(2, 3))
-    count = rng.randint(4, 6)
+    count = rng.randint(4, 5)
     chosen = [levels[0], levels[0], *levels[1:], *(rng.choice(levels) for _ in range(count - 1 - len(levels)))]
     rng.shuffle(chosen)
     return [f"{level} {word}" for level, word in zip(chosen, words(rng, len(chosen)), strict=True)]
