@@ -32,6 +32,7 @@ from worldmodel.domains.terminal import TERMINAL
 from worldmodel.domains.terminal.tasks import Split, generate, load
 from worldmodel.episodes import read_episodes
 from worldmodel.fidelity import FidelityResult, FidelitySettings, measure
+from worldmodel.types import Episode
 
 REFERENCES = ("gold", "empty")
 SLOTS = 32  # episodes at once
@@ -140,10 +141,12 @@ def replayed(task: Task, world: str, outcome: ReplayOutcome) -> Trajectory:
     )
 
 
-def measure_fidelity(config: WorldModelConfig, episodes: Path, limit: int, free: int) -> FidelityResult:
-    """The world model behind ``config`` on the recorded ``episodes``. Raises ConfigError, CheckpointError or
-    WorldFault before the first prediction where one of the two is not there."""
-    recorded = list(read_episodes(episodes))
+def measure_fidelity(
+    config: WorldModelConfig, episodes: Path | Sequence[Episode], limit: int, free: int
+) -> FidelityResult:
+    """The world model behind ``config`` on recorded ``episodes`` or a folder of them. Raises ConfigError,
+    CheckpointError or WorldFault before the first prediction where one of the two is not there."""
+    recorded = list(read_episodes(episodes) if isinstance(episodes, Path) else episodes)
     factory = simulated(config)
     settings = FidelitySettings(max_transitions=limit, max_free_episodes=free, concurrency=config.concurrency)
 

@@ -14,15 +14,16 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from launch.stages import Stages, fingerprint
 from launch.warm import WarmRecipe
-from launch.world import WorldRecipe
+from launch.world import Round, WorldRecipe
 from rollout.evaluate import Evaluation
-from rollout.types import Task
+from rollout.types import Task, Trajectory
 
 ARMS = ("rl", "more_sft", "permuted")
 WEIGHTS = "worldmodel/weights/terminal"
@@ -42,12 +43,12 @@ class Plan:
     train_tasks: int = 200
     heldout_tasks: int = 240
     family_tasks: int = 60
-    rl_batches: int = 50
+    rl_batches: int = 30
 
 
 FULL = Plan()
 SMOKE = Plan(
-    world=WorldRecipe(episodes=60, seconds=10.0, vocabulary=600),
+    world=WorldRecipe(episodes=60, rounds=(Round(10.0, 1.5e-3),), vocabulary=600),
     warm=WarmRecipe(demonstrations=60),
     measured_sessions=40,
     transitions=100,
@@ -126,18 +127,25 @@ class Run:
             self.say(f"world model: shipped weights ({WEIGHTS}); --from-scratch trains it here")
             return Path(str(shipped))
         from launch.collect import collect
-        from launch.world import train_world
+        from launch.world import train_round
 
-        recipe, traces, out = self.plan.world, self.run_dir / "traces", self.run_dir / "world_model"
+        recipe, traces = self.plan.world, self.run_dir / "traces"
         self.stages(
             "collect",
             lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say),
             "traces",
             (recipe.episodes, recipe.seed),
         )
-        train = lambda: plain(train_world(traces, out, recipe, self.say))  # noqa: E731
-        self.stages("train world model", train, "world_model", recipe)
-        return out
+        model: Path | None = None
+        for number in range(len(recipe.rounds)):
+            out = self.run_dir / f"world_model_{number + 1}"
+            train = partial(train_round, traces, model, out, recipe, number, self.say)
+            shape = (recipe.vocabulary, recipe.layers, recipe.tokens_per_batch, recipe.max_length)
+            settings = (*shape, recipe.rounds[number])
+            self.stages(f"world model, round {number + 1}", partial(done, train), out.name, settings)
+            model = out
+        assert model is not None
+        return model
 
     def fidelity(self, world: Path) -> dict[str, Any]:
         """The world model on sessions recorded now, from seeds that no training used."""
@@ -173,11 +181,13 @@ class Run:
     def verdicts(self, world: Path, policy: Path) -> dict[str, Any]:
         """Simulated against real verdicts on held-out endings: gold, wrong, empty, what the policy does, and near
         misses of the gold solution, which is where a policy looks for rewards that are not there."""
+        from launch.evaluate import measure_fidelity
         from launch.pools import replay_pool
         from launch.report.build import verdict_table
         from launch.vet import EMPTY, Solution, endings
         from launch.worlds import training_worlds
         from worldmodel.domains.terminal.tasks import generate
+        from worldmodel.traces import as_episode
         from worldmodel.vetting import vet
 
         def measure() -> dict[str, Any]:
@@ -187,12 +197,16 @@ class Run:
                 wrong = task.reference.wrong
                 chosen += [(task, "gold", task.reference.gold), (task, "wrong", wrong[index % len(wrong)])]
                 chosen.append((task, "empty", EMPTY))
-            chosen += [(task, "policy", acts) for task, acts in self._policy_endings(policy, tasks)]
+            played = self._played(policy, tasks)
+            chosen += [(t.task, "policy", tuple(turn.action.text for turn in t.turns)) for t in played]
             chosen += [(task, "policy", slips(task, self.seed)) for task in tasks]
             with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
                 found, lost = endings(pool, chosen, self.seed)
             vetting = vet(found)
+            recorded = [episode for episode in map(as_episode, played) if episode is not None]
+            own = measure_fidelity(self.model(world), recorded, self.plan.transitions, 0)
             return {
+                "fidelity_on_policy": own.to_json()["teacher_forced"],
                 "overall": dataclasses.asdict(vetting.overall),
                 "left_out": dict(vetting.left_out),
                 "lost": lost,
@@ -201,16 +215,14 @@ class Run:
 
         return dict(self.stages("verdicts", measure, settings=self.plan.verdict_tasks))
 
-    def _policy_endings(self, policy: Path, tasks: Sequence[Task]) -> list[tuple[Task, tuple[str, ...]]]:
-        """What the sampled policy did on each task in the real world."""
+    def _played(self, policy: Path, tasks: Sequence[Task]) -> Sequence[Trajectory]:
+        """What the sampled policy does on each task in the real world."""
+        from launch.config import load
         from launch.pools import policy_pool
         from launch.worlds import REAL, real
-        from rollout.config import RolloutConfig
 
-        rollout = RolloutConfig(slots=32, temperature=1.0, max_tokens=48)
-        with policy_pool(str(policy), {REAL: real()}, rollout, REAL) as pool:
-            found = pool.run_tasks(tasks, env=REAL, seed=self.seed)
-        return [(t.task, tuple(turn.action.text for turn in t.turns)) for t in found]
+        with policy_pool(str(policy), {REAL: real()}, load(config_file()).rollout, REAL) as pool:
+            return pool.run_tasks(tasks, env=REAL, seed=self.seed)
 
     def vetted_tasks(self, world: Path, left_out: set[str]) -> Path:
         """Training tasks whose gold passes and whose wrong and empty solutions fail in the simulator too."""
@@ -341,6 +353,10 @@ def slips(task: Task, seed: int) -> tuple[str, ...]:
 
     rng, names = random.Random(derive_seed(seed, "slip", task.id)), known(task)
     return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
+
+
+def done(train: Callable[[], Any]) -> dict[str, Any]:
+    return plain(train())
 
 
 def plain(result: Any) -> dict[str, Any]:

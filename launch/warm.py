@@ -36,12 +36,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 class WarmRecipe:
     """How a policy is started. ``gold``: the share of gold among the ``demonstrations``; ``epochs`` over them."""
 
-    demonstrations: int = 1500
+    demonstrations: int = 1200
     gold: float = 0.4
     epochs: float = 4.0
     layers: str = "caca"
     learning_rate: float = 1e-3
-    tokens_per_batch: int = 768
+    tokens_per_batch: int = 1024
     seed: int = 0
 
 

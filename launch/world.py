@@ -29,43 +29,58 @@ TokenRow = tuple[list[int], list[int]]  # ids, loss mask
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """A stretch of training on the clock; the learning rate falls to zero within it (a restart begins the next one:
+    Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+
+    seconds: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorldRecipe:
-    """How the terminal's world model is made. ``seconds`` of training on the clock; rows longer than ``max_length``
-    tokens are left out and counted."""
+    """How the terminal's world model is made. Rows longer than ``max_length`` tokens are left out and counted."""
 
     episodes: int = 36_000
-    seconds: float = 3000.0
+    rounds: tuple[Round, ...] = (Round(3000.0, 1.5e-3), Round(2280.0, 1.2e-3))
     vocabulary: int = 2048
     layers: str = "caacaa"
-    learning_rate: float = 1.5e-3
     tokens_per_batch: int = 2560
     max_length: int = 640
     seed: int = 0
 
 
-def train_world(folder: Path, out: Path, recipe: WorldRecipe, say: Callable[[str], None] = print) -> SFTResult:
-    """Train on the episodes in ``folder``; ``out`` becomes an ordinary Hugging Face model folder, in bf16."""
+def train_round(
+    folder: Path, start: Path | None, out: Path, recipe: WorldRecipe, number: int, say: Callable[[str], None] = print
+) -> SFTResult:
+    """Round ``number`` (from 0) of the training on the episodes in ``folder``, from the model in ``start`` or from
+    nothing; ``out`` becomes an ordinary Hugging Face model folder, in bf16."""
     from rollout.chat import load_chat
     from trainer.architecture import Shape, fresh_model
     from trainer.config import SFTConfig
-    from trainer.stages import sft, store_as
+    from trainer.stages import load_model, sft, store_as
     from trainer.tokenizer import train_tokenizer
 
     episodes = list(read_episodes(folder))
-    train_tokenizer(vocabulary_texts(episodes), recipe.vocabulary, out)
-    chat = load_chat(out)
-    rows = world_rows(episodes, chat, recipe.seed)
+    if start is None:
+        train_tokenizer(vocabulary_texts(episodes), recipe.vocabulary, out)
+    chat = load_chat(start or out)
+    seed = recipe.seed + number
+    rows = world_rows(episodes, chat, seed)
     fitting = [row for row in rows if len(row[0]) <= recipe.max_length]
     say(f"{len(fitting)} sessions, {sum(len(ids) for ids, _ in fitting)} tokens; {len(rows) - len(fitting)} too long")
-    shape = Shape(layers=recipe.layers)
-    model = fresh_model(len(chat.tokenizer), shape, chat.pad_id, chat.eos_id, recipe.seed)
+    model = (
+        load_model(start)
+        if start
+        else fresh_model(len(chat.tokenizer), Shape(layers=recipe.layers), chat.pad_id, chat.eos_id, recipe.seed)
+    )
     config = SFTConfig(
-        learning_rate=recipe.learning_rate,
-        max_seconds=recipe.seconds,
+        learning_rate=recipe.rounds[number].learning_rate,
+        max_seconds=recipe.rounds[number].seconds,
         tokens_per_batch=recipe.tokens_per_batch,
         max_length=recipe.max_length,
         schedule="linear",
-        seed=recipe.seed,
+        seed=seed,
         log_every=50,
     )
     result = sft(model, chat.tokenizer, fitting, out, config)

@@ -184,23 +184,36 @@ async def test_probes_see_the_history_and_not_each_other() -> None:
 
 async def test_a_verdict_takes_one_greedy_and_two_sampled_predictions_with_their_own_seeds() -> None:
     model = StoreModel()
-    await make(model, temperature=0.8).verify([check("get a"), check("get a", value="2", name="d")])
+    await make(model, verdict_temperature=0.8).verify([check("get a"), check("get a", value="2", name="d")])
     assert [r.temperature for r in model.requests] == [0.0, 0.8, 0.8]  # one probe, asked once for both checks
     assert len({r.seed for r in model.requests}) == 3
 
 
 @pytest.mark.parametrize(
     ("samples", "passed"),
-    [(["1", "1", "1"], True), (["1", "1 ", "1"], True), (["2", "3", "4"], False), (["1", "1", "2"], None)],
+    [
+        (["1", "1", "1"], True),
+        (["1", "1 ", "1"], True),
+        (["2", "2\n", "2"], False),
+        (["1", "1", "2"], None),
+        (["2", "3", "4"], None),
+    ],
 )
-async def test_samples_must_agree_on_the_truth_not_on_the_text(samples: list[str], passed: bool | None) -> None:
+async def test_samples_must_agree_on_what_the_check_reads(samples: list[str], passed: bool | None) -> None:
     result = (await make(StoreModel(answers={"get a": list(samples)})).verify([check("get a")]))[0]
     assert result.passed is passed
-    assert ("disagree: 2 of 3" in result.reason) == (passed is None)
+    assert ("samples disagree" in result.reason) == (passed is None)
+
+
+async def test_a_check_for_a_part_of_the_reply_needs_agreement_on_that_part_only() -> None:
+    for value, passed in (("ok", True), ("bad", False)):
+        part = Check("c", ("get a",), Predicate("contains", value))
+        model = StoreModel(answers={"get a": ["ok at 1", "ok at 2", "ok at 3"]})
+        assert (await make(model).verify([part]))[0].passed is passed
 
 
 async def test_one_sure_failure_decides_a_check_and_doubt_leaves_it_open() -> None:
-    model = StoreModel(answers={"get a": ["1", "2", "1"], "get b": ["2"], "get c": ["1"]})
+    model = StoreModel(answers={"get a": ["1", "2", "1"], "get b": ["2", "2", "2"], "get c": ["1"]})
     results = await make(model).verify([check("get a", "get b"), check("get a", "get c"), check("get c")])
     assert [r.passed for r in results] == [False, None, True]
 

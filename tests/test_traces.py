@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.types import Check, Predicate
-from worldmodel.domains.terminal.behaviours import MIX, Ledger, known, plan, slip, typo
+from rollout.types import Check, Completion, Finish, Predicate, Prompt, Score, Stop, Trajectory, Turn, Version
+from worldmodel.domains.terminal.behaviours import MIX, Ledger, Session, known, plan, slip, typo
+from worldmodel.domains.terminal.real import TerminalEnvironment
 from worldmodel.domains.terminal.tasks import generate
-from worldmodel.traces import collect_share, sessions, verdict
+from worldmodel.traces import as_episode, collect_share, record, sessions, verdict
 
 
 def test_sessions_do_not_depend_on_how_they_are_shared_out() -> None:
@@ -86,3 +87,24 @@ def test_recorded_sessions_hold_what_a_world_model_needs() -> None:
             assert episode.success
         probes = [t for t in episode.transitions if t.probe]
         assert probes and all(t.turn == len(episode.transitions) - len(probes) for t in probes)
+
+
+@pytest.mark.sandbox
+async def test_a_policy_s_trajectory_is_an_episode_like_a_recorded_one() -> None:
+    task = generate("train", 1, 0, ["make_tree"])[0]
+    machine = TerminalEnvironment(task)
+    await machine.start()
+    turns = []
+    for text in (*task.reference.gold[:-1], "", "done"):
+        action = machine.parse(text)
+        said = Completion((2,), (0.0,), text, Finish.STOP, (Version(0, 0),))
+        turns.append(Turn((1,), said, action, await machine.step(action)))
+    results = await machine.verify(task.checks)
+    await machine.close()
+    trajectory = Trajectory(task, "g", 0, Prompt(()), tuple(turns), Stop.DONE, Score(1.0), tuple(results))
+    episode = as_episode(trajectory)
+    assert episode is not None and episode.success is True
+    alike = record(task, Session("gold", task.reference.gold[:-1], tuple(p for c in task.checks for p in c.probes)))
+    assert [dataclasses.replace(t, episode="") for t in episode.transitions] == [
+        dataclasses.replace(t, episode="") for t in alike.transitions
+    ]

@@ -25,7 +25,7 @@ class WorldModelConfig(BaseModel):
     url: str = Field("", description="server: root of an OpenAI-compatible server")
     model: str = Field("", description="server: name of the model to ask for")
     dialect: DialectName = Field("transcript", description="wire format the model was trained on")
-    temperature: float = Field(1.0, ge=0.0, description="sampling temperature of steps and verdict samples")
+    temperature: float = Field(1.0, ge=0.0, description="sampling temperature of steps")
     max_tokens: int = Field(256, ge=1, description="longest predicted observation, in tokens")
     max_context: int | None = Field(None, ge=8, description="local: context limit in tokens; null: the model's own")
     verdict_samples: int = Field(3, ge=1, description="predictions per probe; where they disagree: no verdict")

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rollout.errors import TaskError, WorldFault
-from rollout.reward.checks import holds
+from rollout.reward.checks import holds, seen
 from rollout.seeds import derive_seed
 from rollout.types import (
     Action,
@@ -37,11 +37,13 @@ WorldModelSpec = Callable[[], WorldModel]
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """``verdict_samples`` predictions per probe: the first greedy, the others at ``temperature``; where they
-    disagree there is no verdict. ``deadline_seconds`` bounds one prediction. ``temperature`` None: the model's."""
+    """``temperature`` of steps; None: the model's. ``verdict_samples`` predictions per probe: the first greedy, the
+    others at ``verdict_temperature``, by default the model's own distribution, so that its doubt shows; where the
+    replies differ there is no verdict. ``deadline_seconds`` bounds one prediction."""
 
     temperature: float | None = None
     verdict_samples: int = 3
+    verdict_temperature: float = 1.0
     deadline_seconds: float = 60.0
 
 
@@ -122,7 +124,7 @@ class SimulatedEnvironment:
         if action.error is not None or action.final:
             return ProbeReplies((), f"probe {probe!r} is not an action: {action.error or 'it ends the episode'}")
         shown = self._domain.show(action)
-        temperatures = [0.0] + [self._settings.temperature] * (self._settings.verdict_samples - 1)
+        temperatures = [0.0] + [self._settings.verdict_temperature] * (self._settings.verdict_samples - 1)
         seeds = [derive_seed(self._seed, "probe", probe, sample) for sample in range(len(temperatures))]
         calls = (self._sample(shown, s, t) for s, t in zip(seeds, temperatures, strict=True))
         results = await asyncio.gather(*calls)
@@ -144,7 +146,8 @@ class ProbeReplies:
     reason: str = ""
 
     def verdict(self, predicate: Predicate) -> tuple[bool | None, str]:
-        """(truth, reason): None where a reply is missing, an answer was cut short, or the samples disagree."""
+        """(truth, reason): None where a reply is missing, an answer was cut short, or the samples disagree in what the
+        predicate reads. Three different wrong replies to an ``equals`` are doubt, not a failure."""
         if self.reason or not self.samples:
             return None, self.reason
         if any(sample.finish is Finish.LENGTH for sample in self.samples):
@@ -155,6 +158,8 @@ class ProbeReplies:
             return None, str(error)
         if len(set(truths)) > 1:
             return None, f"samples disagree: {sum(truths)} of {len(truths)} hold"
+        if len({seen(predicate, sample.observation) for sample in self.samples}) > 1:
+            return None, "samples disagree: different replies"
         return truths[0], ""
 
 

@@ -1,8 +1,8 @@
 """Traces of the real terminal: seeded sessions -> recorded episodes.
 
-Owns: which sessions are run (``sessions``), running one (``record``), and a whole share of a collection
-(``collect_share``), the unit that a worker process executes. Refuses: fan-out over workers (``launch``), files on
-disk (``worldmodel.episodes``).
+Owns: which sessions are run (``sessions``), running one (``record``), a policy's trajectory as one (``as_episode``),
+and a whole share of a collection (``collect_share``), the unit that a worker process executes. Refuses: fan-out over
+workers (``launch``), files on disk (``worldmodel.episodes``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from rollout.reward.checks import holds
 from rollout.seeds import derive_seed
-from rollout.types import Check, Task
+from rollout.types import Check, ObservationKind, Task, Trajectory
+from worldmodel.domains.terminal import TERMINAL
 from worldmodel.domains.terminal.behaviours import Ledger, Session, plan
 from worldmodel.domains.terminal.tasks import Split, generate
 from worldmodel.sandbox import Limits, Machine
@@ -39,6 +40,34 @@ def record(task: Task, session: Session, limits: Limits | None = None) -> Episod
     return Episode(
         id=name, task_id=task.id, domain=task.domain, family=task.family, behaviour=session.behaviour,
         world=task.world, transitions=tuple(transitions), success=success,
+    )  # fmt: skip
+
+
+def as_episode(trajectory: Trajectory) -> Episode | None:
+    """What a policy did in the real world, as a recorded episode: its whole turns and the probes of its checks. None
+    where the world failed. Invalid actions were answered by the grammar, not by the world, and are left out."""
+    task, turns = trajectory.task, trajectory.turns
+    if trajectory.error or any(turn.observation.kind is ObservationKind.WORLD_ERROR for turn in turns):
+        return None
+    ledger, transitions = Ledger(task), []
+    name = f"{task.id}-policy-{trajectory.member}"
+    acted = [turn for turn in turns if turn.action.error is None and not turn.action.final]
+    for number, turn in enumerate(acted):
+        shown, text = TERMINAL.show(turn.action), turn.observation.text
+        kind, depth = ledger.classify(shown, text)
+        ledger.note(shown, kind == "error")
+        transitions.append(Transition(name, number, shown, text, kind, depth))
+    answered = {
+        probe: reply
+        for check, result in zip(task.checks, trajectory.results, strict=True)
+        for probe, reply in zip(check.probes, result.replies, strict=True)
+    }
+    for probe, text in answered.items():
+        kind, depth = ledger.classify(probe, text)
+        transitions.append(Transition(name, len(acted), probe, text, kind, depth, probe=True))
+    return Episode(
+        id=name, task_id=task.id, domain=task.domain, family=task.family, behaviour="policy",
+        world=task.world, transitions=tuple(transitions), success=verdict(task.checks, answered),
     )  # fmt: skip
 
 

@@ -47,6 +47,15 @@ def holds(predicate: Predicate, text: str) -> bool:
             raise TaskError(f"predicate kind {other!r}: use equals, same_lines, contains, lacks or regex")
 
 
+def seen(predicate: Predicate, text: str) -> str:
+    """What ``predicate`` reads of a reply: all of it where it asks for the whole text, else only whether it holds."""
+    if predicate.kind == "equals":
+        return normal(text)
+    if predicate.kind == "same_lines":
+        return "\n".join(sorted(normal(text).splitlines()))
+    return str(holds(predicate, text))
+
+
 @dataclass(frozen=True, slots=True)
 class ChecksReward:
     """``all``: 1.0 if every check passed, else 0.0. ``fraction``: the share that passed.
