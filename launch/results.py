@@ -17,7 +17,7 @@ from rollout.evaluate import Evaluation, Interval, paired_gain
 from rollout.store import read_trajectories
 
 if TYPE_CHECKING:
-    from launch.quickstart import Run, Worlds
+    from launch.loop import Run, Worlds
 
 ARM_NAMES = {"rl": "RL in the simulator", "more_sft": "more SFT, equal time", "permuted": "RL, rewards permuted"}
 
