@@ -1,0 +1,293 @@
+"""The stages of the quickstart, each reused when nothing it stands on has changed.
+
+Owns: what each stage measures or makes, and on which held-out seeds. Refuses: their order and sizes
+(``launch.quickstart``, ``launch.plan``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from launch.plan import Plan
+from launch.stages import Stages
+from rollout.evaluate import Evaluation
+from rollout.types import Task, Trajectory
+
+WEIGHTS = "worldmodel/weights/terminal"
+HELD_OUT_SEED, FIDELITY_SEED = 1_000_003, 2_000_003
+
+
+@dataclass(frozen=True, slots=True)
+class Worlds:
+    """A policy's evaluations, sampled as it was in training: the same held-out tasks in both worlds, and whole
+    held-out families in the real one. ``greedy``: the first, with the likeliest token each time."""
+
+    real: Evaluation
+    sim: Evaluation
+    family: Evaluation
+    greedy: Evaluation
+    real_file: Path
+    sim_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One quickstart: its sizes, its seed and its stages."""
+
+    plan: Plan
+    seed: int
+    run_dir: Path
+    stages: Stages
+    say: Callable[[str], None]
+
+    def world_model(self, from_scratch: bool) -> Path:
+        """The folder of the world model: the shipped one, or one trained here from nothing."""
+        shipped = resources.files("worldmodel") / "weights" / "terminal"
+        if not from_scratch and (shipped / "model.safetensors").is_file():
+            self.say(f"world model: shipped weights ({WEIGHTS}); --from-scratch trains it here")
+            return Path(str(shipped))
+        from launch.collect import collect
+        from launch.world import train_round
+
+        recipe, traces = self.plan.world, self.run_dir / "traces"
+        self.stages(
+            "collect",
+            lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say),
+            "traces",
+            (recipe.episodes, recipe.seed),
+        )
+        model: Path | None = None
+        for number in range(len(recipe.rounds)):
+            out = self.run_dir / f"world_model_{number + 1}"
+            train = partial(train_round, traces, model, out, recipe, number, self.say)
+            shape = (recipe.vocabulary, recipe.layers, recipe.tokens_per_batch, recipe.max_length)
+            settings = (*shape, recipe.rounds[number])
+            self.stages(f"world model, round {number + 1}", partial(done, train), out.name, settings)
+            model = out
+        assert model is not None
+        return model
+
+    def fidelity(self, world: Path) -> dict[str, Any]:
+        """The world model on sessions recorded now, from seeds that no training used."""
+        from launch.collect import collect
+        from launch.evaluate import measure_fidelity
+        from launch.report.build import fidelity_table
+
+        plan, traces = self.plan, self.run_dir / "heldout_traces"
+
+        def measure() -> dict[str, Any]:
+            result = measure_fidelity(self.model(world), traces, plan.transitions, plan.free_sessions)
+            return {"result": result.to_json(), "table": dataclasses.asdict(fidelity_table(result))}
+
+        seed = FIDELITY_SEED + self.seed
+        self.stages(
+            "collect held-out",
+            lambda: collect(traces, "heldout", plan.measured_sessions, seed, 2, self.say),
+            "heldout_traces",
+            plan.measured_sessions,
+        )
+        weights = hashlib.sha256((world / "model.safetensors").read_bytes()).hexdigest()
+        sizes = (plan.transitions, plan.free_sessions, self.model(Path()), weights)
+        return dict(self.stages("fidelity", measure, settings=sizes))
+
+    def warm_start(self, world: Path) -> Path:
+        from launch.warm import warm_start
+        from worldmodel.domains.terminal.tasks import generate
+
+        out, recipe = self.run_dir / "warm", dataclasses.replace(self.plan.warm, seed=self.seed)
+        tasks = generate("train", recipe.demonstrations, self.seed)
+        self.stages("warm start", lambda: plain(warm_start(world, tasks, out, recipe, self.say)), "warm", recipe)
+        return out
+
+    def verdicts(self, world: Path, policy: Path) -> dict[str, Any]:
+        """Simulated against real verdicts on held-out endings: gold, wrong, empty, what the policy does, and near
+        misses of the gold solution, which is where a policy looks for rewards that are not there."""
+        from launch.evaluate import measure_fidelity
+        from launch.pools import replay_pool
+        from launch.report.build import verdict_table
+        from launch.vet import EMPTY, Solution, endings
+        from launch.worlds import training_worlds
+        from worldmodel.domains.terminal.tasks import generate
+        from worldmodel.traces import as_episode
+        from worldmodel.vetting import vet
+
+        def measure() -> dict[str, Any]:
+            tasks = generate("heldout", self.plan.verdict_tasks, FIDELITY_SEED + self.seed)
+            chosen: list[Solution] = []
+            for index, task in enumerate(tasks):
+                wrong = task.reference.wrong
+                chosen += [(task, "gold", task.reference.gold), (task, "wrong", wrong[index % len(wrong)])]
+                chosen.append((task, "empty", EMPTY))
+            played = self._played(policy, tasks)
+            chosen += [(t.task, "policy", tuple(turn.action.text for turn in t.turns)) for t in played]
+            chosen += [(task, "policy", slips(task, self.seed)) for task in tasks]
+            with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
+                found, lost = endings(pool, chosen, self.seed)
+            vetting = vet(found)
+            recorded = [episode for episode in map(as_episode, played) if episode is not None]
+            own = measure_fidelity(self.model(world), recorded, self.plan.transitions, 0)
+            return {
+                "fidelity_on_policy": own.to_json()["teacher_forced"],
+                "overall": dataclasses.asdict(vetting.overall),
+                "left_out": dict(vetting.left_out),
+                "lost": lost,
+                "table": dataclasses.asdict(verdict_table(vetting)),
+            }
+
+        return dict(self.stages("verdicts", measure, settings=self.plan.verdict_tasks))
+
+    def _played(self, policy: Path, tasks: Sequence[Task]) -> Sequence[Trajectory]:
+        """What the sampled policy does on each task in the real world."""
+        from launch.config import load
+        from launch.pools import policy_pool
+        from launch.worlds import REAL, real
+
+        with policy_pool(str(policy), {REAL: real()}, load(config_file()).rollout, REAL) as pool:
+            return pool.run_tasks(tasks, env=REAL, seed=self.seed)
+
+    def vetted_tasks(self, world: Path, left_out: set[str]) -> Path:
+        """Training tasks whose gold passes and whose wrong and empty solutions fail in the simulator too."""
+        from launch.pools import replay_pool
+        from launch.vet import endings, solutions
+        from launch.worlds import training_worlds
+        from worldmodel.domains.terminal.families import TRAIN
+        from worldmodel.domains.terminal.tasks import generate, save
+        from worldmodel.vetting import vet
+
+        file = self.run_dir / "train_tasks.jsonl"
+
+        def choose() -> dict[str, Any]:
+            families = [name for name in TRAIN if name not in left_out]
+            tasks = generate("train", self.plan.train_tasks, self.seed + 7_000_003, families)
+            with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
+                found, _ = endings(pool, list(solutions(tasks)), self.seed)
+            usable = set(vet(found).usable)
+            save([task for task in tasks if task.id in usable], file)
+            self.say(f"{len(usable)} of {len(tasks)} training tasks hold up in the simulator")
+            return {"usable": len(usable), "tried": len(tasks), "families_left_out": sorted(left_out)}
+
+        self.stages("vet tasks", choose, settings=self.plan.train_tasks)
+        return file
+
+    def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Path:
+        """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint."""
+        from launch.config import load
+        from launch.train import run
+
+        def learn() -> dict[str, Any]:
+            batches, updates = self.plan.rl_batches, load(config_file()).trainer.trl["steps_per_generation"]
+            config = load(
+                config_file(),
+                [
+                    f"run_dir={self.run_dir / name}",
+                    f"seed={self.seed}",
+                    f"policy={warm}",
+                    f"control={control}",
+                    f"tasks.file={tasks}",
+                    f"world_model.path={world}",
+                    f"trainer.trl.max_steps={batches * updates}",
+                    f"trainer.trl.save_steps={max(1, batches // 3) * updates}",
+                ],
+            )
+            return dict(run(config, self.say))
+
+        return Path(self.stages(name, learn, settings=(self.plan.rl_batches, config_text()))["final"])
+
+    def more_sft(self, warm: Path, seconds: float) -> Path:
+        """The control at equal time: the same demonstrations, for as long as RL took."""
+        from launch.warm import demonstrations, fine_tune
+        from rollout.chat import load_chat
+        from worldmodel.domains.terminal.tasks import generate
+
+        out, recipe = self.run_dir / "more_sft", dataclasses.replace(self.plan.warm, seed=self.seed)
+
+        def learn() -> dict[str, Any]:
+            tasks = generate("train", recipe.demonstrations, self.seed)
+            rows = demonstrations(tasks, load_chat(warm), recipe)
+            return plain(fine_tune(warm, rows, out, recipe, seconds))
+
+        self.stages("more_sft", learn, "more_sft", seconds)
+        return out
+
+    def evaluation(self, name: str, policy: Path, world: Path) -> Worlds:
+        """``policy`` on held-out tasks: real and simulated, the same ones, and on held-out families."""
+        from launch.config import load
+        from launch.pools import policy_pool
+        from launch.worlds import REAL, SIM, training_worlds
+        from rollout.config import RolloutConfig
+        from rollout.evaluate import evaluate
+        from rollout.store import read_trajectories, write_trajectories
+        from worldmodel.domains.terminal.tasks import generate
+
+        folder = self.run_dir / "eval" / name
+        files = {part: folder / f"{part}.jsonl" for part in ("real", "sim", "family", "greedy")}
+        sampled = load(config_file()).rollout.sampling
+        greedy = dataclasses.replace(sampled, temperature=0.0)
+
+        def measure() -> dict[str, Any]:
+            tasks = generate("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
+            families = generate("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
+            rollout = RolloutConfig(slots=48, max_tokens=sampled.max_tokens, engine="ray", workers=2)
+            jobs = (
+                ("real", tasks, REAL, sampled),
+                ("sim", tasks, SIM, sampled),
+                ("family", families, REAL, sampled),
+                ("greedy", tasks, REAL, greedy),
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            with policy_pool(str(policy), training_worlds(self.model(world)), rollout, REAL) as pool:
+                for part, chosen, env, sampling in jobs:
+                    found = pool.run_tasks(chosen, env=env, sampling=sampling, seed=self.seed)
+                    write_trajectories(files[part], found)
+            return {"policy": str(policy)}
+
+        self.stages(
+            f"evaluate {name}", measure, f"eval/{name}", (self.plan.heldout_tasks, self.plan.family_tasks, sampled)
+        )
+        parts = {part: evaluate(list(read_trajectories(file))) for part, file in files.items()}
+        return Worlds(parts["real"], parts["sim"], parts["family"], parts["greedy"], files["real"], files["sim"])
+
+    def model(self, world: Path) -> Any:
+        """The world model's section of ``configs/quickstart.yaml``, at ``world``."""
+        from launch.config import load
+
+        return load(config_file(), [f"world_model.path={world}"]).world_model
+
+
+def config_file() -> Path:
+    """``configs/quickstart.yaml``: beside the packages in a checkout, inside ``launch`` when installed."""
+    installed = Path(str(resources.files("launch"))) / "configs" / "quickstart.yaml"
+    return installed if installed.is_file() else installed.parents[2] / "configs" / "quickstart.yaml"
+
+
+def config_text() -> str:
+    return config_file().read_text(encoding="utf-8")
+
+
+def slips(task: Task, seed: int) -> tuple[str, ...]:
+    """The gold solution with a slip in each command."""
+    import random
+
+    from rollout.seeds import derive_seed
+    from worldmodel.domains.terminal import FINAL
+    from worldmodel.domains.terminal.behaviours import known, slip
+
+    rng, names = random.Random(derive_seed(seed, "slip", task.id)), known(task)
+    return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
+
+
+def done(train: Callable[[], Any]) -> dict[str, Any]:
+    return plain(train())
+
+
+def plain(result: Any) -> dict[str, Any]:
+    """A result dataclass as JSON."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(result), default=str)))

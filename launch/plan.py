@@ -1,0 +1,42 @@
+"""The sizes of a quickstart: the full one, and the one that only goes through every stage.
+
+Owns: how much of everything. Refuses: doing any of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from launch.warm import WarmRecipe
+from launch.world import Round, WorldRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of everything."""
+
+    world: WorldRecipe = field(default_factory=WorldRecipe)
+    warm: WarmRecipe = field(default_factory=WarmRecipe)
+    measured_sessions: int = 700
+    transitions: int = 2000
+    free_sessions: int = 100
+    verdict_tasks: int = 128
+    train_tasks: int = 200
+    heldout_tasks: int = 240
+    family_tasks: int = 60
+    rl_batches: int = 30
+
+
+FULL = Plan()
+SMOKE = Plan(
+    world=WorldRecipe(episodes=60, rounds=(Round(10.0, 1.5e-3),), vocabulary=600),
+    warm=WarmRecipe(demonstrations=60),
+    measured_sessions=40,
+    transitions=100,
+    free_sessions=5,
+    verdict_tasks=20,
+    train_tasks=20,
+    heldout_tasks=20,
+    family_tasks=4,
+    rl_batches=2,
+)
