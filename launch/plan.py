@@ -24,7 +24,7 @@ class Plan:
     train_tasks: int = 200
     heldout_tasks: int = 240
     family_tasks: int = 60
-    rl_batches: int = 30
+    rl_batches: int = 24
 
 
 FULL = Plan()

@@ -73,4 +73,8 @@ class WorldModelConfig(BaseModel):
         )
 
     def simulation(self) -> SimulationSettings:
-        return SimulationSettings(self.temperature, self.verdict_samples, self.deadline_seconds)
+        return SimulationSettings(
+            temperature=self.temperature,
+            verdict_samples=self.verdict_samples,
+            deadline_seconds=self.deadline_seconds,
+        )

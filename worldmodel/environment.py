@@ -35,7 +35,7 @@ from worldmodel.types import Domain, Exchange, Prediction, PredictRequest, World
 WorldModelSpec = Callable[[], WorldModel]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationSettings:
     """``temperature`` of steps; None: the model's. ``verdict_samples`` predictions per probe: the first greedy, the
     others at ``verdict_temperature``, by default the model's own distribution, so that its doubt shows; where the
