@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -113,7 +113,7 @@ class Run:
         from launch.evaluate import measure_fidelity
         from launch.pools import replay_pool
         from launch.report.build import verdict_table
-        from launch.vet import EMPTY, Solution, endings
+        from launch.vet import EMPTY, Solution, endings, slips
         from launch.worlds import training_worlds
         from worldmodel.domains.terminal.tasks import generate
         from worldmodel.traces import as_episode
@@ -153,29 +153,32 @@ class Run:
         with policy_pool(str(policy), {REAL: real()}, load(config_file()).rollout, REAL) as pool:
             return pool.run_tasks(tasks, env=REAL, seed=self.seed)
 
-    def vetted_tasks(self, world: Path, left_out: set[str]) -> Path:
-        """Training tasks whose gold passes and whose wrong and empty solutions fail in the simulator too."""
+    def vetted_tasks(self, world: Path, distrusted: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+        """Training tasks whose gold passes and whose wrong and empty solutions fail in the simulator too; and the
+        families that have none, with the reason: too many false positives, or no such task."""
         from launch.pools import replay_pool
-        from launch.vet import endings, solutions
+        from launch.vet import trying
         from launch.worlds import training_worlds
         from worldmodel.domains.terminal.families import TRAIN
         from worldmodel.domains.terminal.tasks import generate, save
-        from worldmodel.vetting import vet
+        from worldmodel.vetting import NO_TASK, vet
 
         file = self.run_dir / "train_tasks.jsonl"
 
         def choose() -> dict[str, Any]:
+            # the few tasks of the verdict stage do not speak for their family: here each task is tried
+            left_out = {family: reason for family, reason in distrusted.items() if reason != NO_TASK}
             families = [name for name in TRAIN if name not in left_out]
             tasks = generate("train", self.plan.train_tasks, self.seed + 7_000_003, families)
-            with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
-                found, _ = endings(pool, list(solutions(tasks)), self.seed)
-            usable = set(vet(found).usable)
+            with replay_pool(training_worlds(self.model(world)), workers=2, slots=64) as pool:
+                vetting = vet(trying(pool, tasks, self.seed))
+            usable = set(vetting.usable)
             save([task for task in tasks if task.id in usable], file)
             self.say(f"{len(usable)} of {len(tasks)} training tasks hold up in the simulator")
-            return {"usable": len(usable), "tried": len(tasks), "families_left_out": sorted(left_out)}
+            return {"usable": len(usable), "tried": len(tasks), "left_out": left_out | dict(vetting.left_out)}
 
-        self.stages("vet tasks", choose, settings=self.plan.train_tasks)
-        return file
+        found = self.stages("vet tasks", choose, settings=self.plan.train_tasks)
+        return file, found["left_out"]
 
     def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Path:
         """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint."""
@@ -270,18 +273,6 @@ def config_file() -> Path:
 
 def config_text() -> str:
     return config_file().read_text(encoding="utf-8")
-
-
-def slips(task: Task, seed: int) -> tuple[str, ...]:
-    """The gold solution with a slip in each command."""
-    import random
-
-    from rollout.seeds import derive_seed
-    from worldmodel.domains.terminal import FINAL
-    from worldmodel.domains.terminal.behaviours import known, slip
-
-    rng, names = random.Random(derive_seed(seed, "slip", task.id)), known(task)
-    return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
 
 
 def done(train: Callable[[], Any]) -> dict[str, Any]:

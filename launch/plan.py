@@ -21,10 +21,10 @@ class Plan:
     transitions: int = 2000
     free_sessions: int = 100
     verdict_tasks: int = 128
-    train_tasks: int = 200
+    train_tasks: int = 700
     heldout_tasks: int = 240
     family_tasks: int = 60
-    rl_batches: int = 24
+    rl_batches: int = 30
 
 
 FULL = Plan()

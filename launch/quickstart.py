@@ -36,7 +36,7 @@ def run_quickstart(
     fidelity = run.fidelity(world)
     warm = run.warm_start(world)
     verdicts = run.verdicts(world, warm)
-    tasks = run.vetted_tasks(world, set(verdicts["left_out"]))
+    tasks, left_out = run.vetted_tasks(world, verdicts["left_out"])
     before = run.evaluation("before", warm, world)
     after = {"rl": run.evaluation("rl", run.train("rl", warm, world, tasks, "none"), world)}
     if "more_sft" in arms:
@@ -50,7 +50,7 @@ def run_quickstart(
     words = ["agentworld quickstart", f"--seed {seed}"]
     words += [flag for flag, on in (("--smoke", smoke), ("--from-scratch", from_scratch)) if on]
     words += ["--controls"] if len(arms) > 1 else []
-    finish(run, fidelity, verdicts, before, after, minutes, " ".join(words))
+    finish(run, fidelity, verdicts | {"left_out": left_out}, before, after, minutes, " ".join(words))
     if run.stages.reused:
         say(f"reused from an earlier call: {', '.join(run.stages.reused)}")
     say(f"this call took {(time.monotonic() - began) / 60:.1f} min; the stages took {minutes:.1f} min in all")

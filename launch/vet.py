@@ -43,6 +43,28 @@ def solutions(tasks: Iterable[Task]) -> Iterator[Solution]:
         yield task, "empty", EMPTY
 
 
+def trying(pool: Pool, tasks: Sequence[Task], seed: int) -> list[Ending]:
+    """Endings of every solution of ``tasks`` and of near misses, where a policy looks for rewards that are not there.
+    Where gold has no success in the simulator, nothing else is tried."""
+    gold, _ = endings(pool, [(task, "gold", task.reference.gold) for task in tasks], seed)
+    alive = {ending.task_id for ending in gold if ending.simulated}
+    rest = [solution for solution in solutions(t for t in tasks if t.id in alive) if solution[1] != "gold"]
+    rest += [(task, "policy", slips(task, seed + n)) for task in tasks if task.id in alive for n in range(NEAR_MISSES)]
+    return gold + endings(pool, rest, seed)[0]
+
+
+def slips(task: Task, seed: int) -> tuple[str, ...]:
+    """The gold solution with a slip in each command."""
+    import random
+
+    from rollout.seeds import derive_seed
+    from worldmodel.domains.terminal import FINAL
+    from worldmodel.domains.terminal.behaviours import known, slip
+
+    rng, names = random.Random(derive_seed(seed, "slip", task.id)), known(task)
+    return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
+
+
 def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[Ending], int]:
     """(paired verdicts, endings left out because the real world gave none)."""
     jobs = [

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+NO_TASK = "no task passes its own gold, wrong and empty replays"
+
 Behaviour = Literal["gold", "wrong", "empty", "policy"]
 
 
@@ -83,6 +85,8 @@ def reject_reason(endings: Sequence[Ending]) -> str:
     simulator as in reality; each of gold and (wrong or empty) must have been tried."""
     if not any(e.behaviour == "gold" for e in endings):
         return "gold was not replayed"
+    if any(e.behaviour == "gold" and e.simulated is False for e in endings):
+        return "gold fails in the simulator"
     if not any(e.behaviour in ("wrong", "empty") for e in endings):
         return "neither wrong nor empty was replayed"
     for ending in endings:
@@ -113,7 +117,7 @@ def vet(endings: Iterable[Ending], max_false_positive: float = 0.15) -> Vetting:
         elif rate > max_false_positive:
             left_out[family] = f"false-positive rate {rate:.0%} is above {max_false_positive:.0%}"
         elif all(reasons[e.task_id] for e in families[family]):
-            left_out[family] = "no task passes its own gold, wrong and empty replays"
+            left_out[family] = NO_TASK
     rejected = {task: reason for task, reason in reasons.items() if reason}
     for task, group in tasks.items():
         if task not in rejected and group[0].family in left_out:
