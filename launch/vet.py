@@ -18,6 +18,7 @@ from worldmodel.config import WorldModelConfig
 from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
 EMPTY = ("done",)
+NEAR_MISSES = 2  # a task
 Solution = tuple[Task, Behaviour, tuple[str, ...]]
 
 

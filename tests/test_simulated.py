@@ -354,7 +354,7 @@ def test_config_builds_specs_and_refuses_contradictions() -> None:
     assert isinstance(local, LocalModelSpec) and (local.path, local.max_batch) == ("models/wm", 4)
     server = WorldModelConfig(kind="server", url="http://h:1", model="m", dialect="reference")
     assert server.spec().url == "http://h:1" and pickle.loads(pickle.dumps(server.spec())) == server.spec()
-    assert server.simulation() == SimulationSettings(1.0, 3, 60.0)
+    assert server.simulation() == SimulationSettings(temperature=1.0, verdict_samples=3, deadline_seconds=60.0)
     for wrong in ({"kind": "server", "url": "x"}, {"url": "x"}, {"paht": "x"}, {"retries": -1}):
         with pytest.raises(ValidationError):
             WorldModelConfig(**wrong)
