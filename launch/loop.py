@@ -186,7 +186,8 @@ class Run:
         from launch.train import run
 
         def learn() -> dict[str, Any]:
-            batches, updates = self.plan.rl_batches, load(config_file()).trainer.trl["steps_per_generation"]
+            batches, groups, standard = self.plan.rl_batches, self.plan.rl_groups, load(config_file())
+            updates = standard.trainer.trl["steps_per_generation"]
             config = load(
                 config_file(),
                 [
@@ -196,13 +197,17 @@ class Run:
                     f"control={control}",
                     f"tasks.file={tasks}",
                     f"world_model.path={world}",
+                    f"rollout.groups_per_batch={groups}",
+                    f"trainer.trl.per_device_train_batch_size={groups * standard.rollout.group_size // updates}",
                     f"trainer.trl.max_steps={batches * updates}",
                     f"trainer.trl.save_steps={max(1, batches // 3) * updates}",
                 ],
             )
             return dict(run(config, self.say))
 
-        return Path(self.stages(name, learn, settings=(self.plan.rl_batches, config_text()))["final"])
+        return Path(
+            self.stages(name, learn, settings=(self.plan.rl_batches, self.plan.rl_groups, config_text()))["final"]
+        )
 
     def more_sft(self, warm: Path, seconds: float) -> Path:
         """The control at equal time: the same demonstrations, for as long as RL took."""

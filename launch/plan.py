@@ -25,6 +25,7 @@ class Plan:
     heldout_tasks: int = 240
     family_tasks: int = 60
     rl_batches: int = 30
+    rl_groups: int = 16
 
 
 FULL = Plan()
@@ -39,4 +40,5 @@ SMOKE = Plan(
     heldout_tasks=20,
     family_tasks=4,
     rl_batches=2,
+    rl_groups=4,
 )
