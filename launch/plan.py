@@ -30,7 +30,7 @@ class Plan:
 
 FULL = Plan()
 SMOKE = Plan(
-    world=WorldRecipe(episodes=60, rounds=(Round(10.0, 1.5e-3),), vocabulary=600),
+    world=WorldRecipe(episodes=60, rounds=(Round(10.0, 1.5e-3),), vocabulary=600, compile=False),
     warm=WarmRecipe(demonstrations=60),
     measured_sessions=40,
     transitions=100,

@@ -41,12 +41,13 @@ class Round:
 class WorldRecipe:
     """How the terminal's world model is made. Rows longer than ``max_length`` tokens are left out and counted."""
 
-    episodes: int = 36_000
-    rounds: tuple[Round, ...] = (Round(3000.0, 1.5e-3), Round(2280.0, 1.2e-3))
+    episodes: int = 40_000
+    rounds: tuple[Round, ...] = (Round(3900.0, 1.5e-3),)
     vocabulary: int = 2048
-    layers: str = "caacaa"
-    tokens_per_batch: int = 2560
-    max_length: int = 640
+    layers: str = "caaaaaa"
+    tokens_per_batch: int = 4096
+    max_length: int = 768
+    compile: bool = True
     seed: int = 0
 
 
@@ -80,6 +81,8 @@ def train_round(
         tokens_per_batch=recipe.tokens_per_batch,
         max_length=recipe.max_length,
         schedule="linear",
+        optimizer="muon",
+        compile=recipe.compile,
         seed=seed,
         log_every=50,
     )

@@ -67,6 +67,10 @@ class SFTConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     beta2: float = Field(default=0.95, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: for the matrices of the blocks, at AdamW's update size; AdamW for the rest"
+    )
+    compile: bool = Field(default=False, description="compile each block: pays off after a minute of training")
     bf16: bool = Field(default=True, description="bf16 autocast; fp32 otherwise")
     seed: int = 0
     log_every: int = Field(default=20, ge=1)

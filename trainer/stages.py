@@ -29,7 +29,16 @@ from rollout.protocols import BatchSource, WeightSink
 from trainer.config import SFTConfig, TrainerConfig, build_grpo_config
 from trainer.grpo import WorldModelGRPOTrainer
 from trainer.metrics import MetricsCallback
-from trainer.sft import Clock, Rows, StopByClock, TokenStream, TokenTrainer, check_rows, project_labelled_only
+from trainer.sft import (
+    Clock,
+    Rows,
+    StopByClock,
+    TokenStream,
+    TokenTrainer,
+    check_rows,
+    compile_blocks,
+    project_labelled_only,
+)
 
 Path_ = str | os.PathLike[str]
 FOREVER = 10**9  # optimiser steps, where the clock ends the run
@@ -75,6 +84,8 @@ def sft(
         args.max_steps = config.max_steps or max(1, math.ceil((config.epochs or 1.0) * stream.steps_per_epoch()))
     clock = Clock(args.max_steps, config.max_seconds)
     restore = project_labelled_only(model)
+    if config.compile:
+        compile_blocks(model)
     try:
         trainer = TokenTrainer(
             model=model,

@@ -97,8 +97,8 @@ def _probes(task: Task, names: Names, steps: list[str], rng: random.Random) -> t
     touched = [f for f in dict.fromkeys(f for c in steps for f in _TEXT.findall(c)) if not f.endswith(".tar")]
     read_back = [f"cat {f}" for f in rng.sample(touched, min(len(touched), 3))]
     pool = [f"cat {f}" for f in names.files if not f.endswith(".tar")] + ["ls"]
-    pool += [look(names, rng) for _ in range(8)]
-    extra = [*read_back, *rng.sample(pool, min(len(pool), rng.randint(3, 6)))]
+    pool += [look(names, rng) for _ in range(16)]
+    extra = [*read_back, *rng.sample(pool, min(len(pool), rng.randint(6, 10)))]
     return tuple(dict.fromkeys(chosen + extra))
 
 
