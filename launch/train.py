@@ -62,6 +62,8 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
 
         def ready(trainer: Any) -> None:
             prepare_resume(trainer, ranks.start, source)
+            if source is not None and source.restored:
+                print(f"rollouts restored: {source.restored}", flush=True)
 
         final = policy_rl(
             config.policy,

@@ -108,6 +108,7 @@ async def run_episode(
     seed: int,
     sampling: Sampling,
     resume: Sequence[Turn] = (),
+    turns: list[Turn] | None = None,
 ) -> Trajectory:
     """One episode of ``task``, scored. Closes ``environment`` in every case, cancellation included.
 
@@ -115,6 +116,7 @@ async def run_episode(
         seed: root seed; each sampler call gets f(seed, task, group, member, turn).
         resume: whole turns of an interrupted try. They are kept if ``environment.restore`` says it can continue
             after them, else the episode starts again; ``timings["turns_restored"]`` says how many were kept.
+        turns: an empty list that gets each whole turn as it ends, for whoever wants to look at a running episode.
     """
     begun = time.monotonic()
     run = _Run(
@@ -127,6 +129,7 @@ async def run_episode(
         session=f"{task.id}/{group}/{member}",
         seed=derive_seed(seed, task.id, group, member),
         deadline=begun + settings.episode_timeout,
+        turns=[] if turns is None else turns,
     )
     results: tuple[CheckResult, ...] = ()
     try:

@@ -106,6 +106,7 @@ class Restored:
     ledger_lines: int
     kept: int  # groups kept with all their trajectories
     reissued: int  # groups of which at least one member runs again
+    going_on: int = 0  # members among these that go on after turns they had
 
 
 Command = Submit | Cancel

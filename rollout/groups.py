@@ -26,6 +26,7 @@ class MemberRecord:
     reward: float | None = None
     index: int | None = None
     submitted: bool = False
+    under_way: bool = False  # goes on after whole turns that were sampled before the snapshot
 
 
 @dataclass(slots=True)
@@ -58,5 +59,5 @@ def runs(member: MemberRecord) -> bool:
 def restored(row: Mapping[str, Any], index: int) -> GroupRecord:
     """``index``: of the version under which members without a result will run again."""
     members = [MemberRecord(**{**m, "state": MemberState(m["state"]), "submitted": False}) for m in row["members"]]
-    oldest = row["index"] if any(m.index is not None for m in members) else index
+    oldest = row["index"] if any(m.index is not None or m.under_way for m in members) else index
     return GroupRecord(row["ordinal"], row["task_id"], oldest, members, row["chosen"])

@@ -50,6 +50,9 @@ class _ThreadHandle:
     def cancel(self, job_id: str) -> None:
         self._call(self._worker.result().cancel(job_id))
 
+    def unfinished(self) -> Future[Any]:
+        return self._call(self._worker.result().unfinished())
+
     def ready(self) -> Future[Any]:
         return self._worker
 

@@ -37,7 +37,7 @@ from rollout.pool_types import (
 )
 from rollout.protocols import RawTensor
 from rollout.seeds import derive_seed
-from rollout.types import Sampling, Task, Trajectory, Version
+from rollout.types import Sampling, Task, Trajectory, Turn, Version
 from rollout.worker import EpisodeJob, Job, PoolSpec, ReplayJob, ReplayOutcome, WrongVersion, pack
 
 EPISODE, BACKGROUND = 0, 1  # priorities
@@ -125,6 +125,18 @@ class Pool:
                     return found
         while not source.empty():
             found.append(source.get_nowait())
+        return found
+
+    def unfinished(self, timeout: float) -> dict[str, tuple[Turn, ...]]:
+        """The whole turns so far of every running episode, by job id. A worker that does not answer within
+        ``timeout`` seconds, or is lost, is left out: what it was at will have to start again."""
+        with self._lock:
+            futures = [worker.handle.unfinished() for worker in self._workers if worker.lost is None]
+        wait(futures, timeout=timeout)
+        found: dict[str, tuple[Turn, ...]] = {}
+        for future in futures:
+            if future.done() and future.exception() is None:
+                found |= future.result()
         return found
 
     # -- weights

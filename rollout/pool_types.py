@@ -54,6 +54,10 @@ class Handle(Protocol):
 
     def cancel(self, job_id: str) -> None: ...
 
+    def unfinished(self) -> Future[Any]:
+        """Whole turns of the episodes that run there, by job id."""
+        ...
+
     def ready(self) -> Future[Any]:
         """Done once the worker answers, also after a restart."""
         ...

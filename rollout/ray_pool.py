@@ -87,6 +87,9 @@ class _ActorHandle:
     def cancel(self, job_id: str) -> None:
         self._actor.cancel.remote(job_id)
 
+    def unfinished(self) -> Future[Any]:
+        return _future(self._actor.unfinished.remote())
+
     def ready(self) -> Future[Any]:
         return _future(self._actor.ready.remote())
 

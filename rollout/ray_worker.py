@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import ray
 
 from rollout.errors import ConfigError
-from rollout.types import Trajectory, Version
+from rollout.types import Trajectory, Turn, Version
 from rollout.worker import Job, Packed, PoolSpec, ReplayOutcome, Worker, code_fingerprint
 
 
@@ -34,6 +34,10 @@ class RayWorker:
     @ray.method(max_task_retries=-1)
     async def update(self, version: Version, tensors: Mapping[str, Packed]) -> Version:
         return await self._worker().update(version, tensors)
+
+    @ray.method(max_task_retries=0)
+    async def unfinished(self) -> dict[str, tuple[Turn, ...]]:
+        return {} if self._built is None else await self._built.unfinished()
 
     @ray.method(max_task_retries=0)
     async def cancel(self, job_id: str) -> bool:

@@ -11,7 +11,7 @@ the next batch, under the current version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -210,8 +210,9 @@ class Scheduler:
 
     # -- snapshot
 
-    def snapshot(self) -> dict[str, Any]:
-        """JSON-able. A batch handed out but not settled counts as not trained: settle first."""
+    def snapshot(self, under_way: Collection[tuple[str, int]] = ()) -> dict[str, Any]:
+        """JSON-able. A batch handed out but not settled counts as not trained: settle first. ``under_way``: (group,
+        member) of episodes whose turns so far are kept beside the snapshot; their groups stay as old as they are."""
         return {
             "next": self._next,
             "batches": self.batches,
@@ -221,7 +222,7 @@ class Scheduler:
             "fault_totals": {k.value: n for k, n in self.fault_totals.items()},
             "faults": {k.value: list(v) for k, v in self._faults.items()},
             "causes": {k.value: list(v) for k, v in self._causes.items()},
-            "groups": [asdict(g) for g in self._groups.values()],
+            "groups": [_row(g, under_way) for g in self._groups.values()],
         }
 
     def restore(self, state: Mapping[str, Any]) -> tuple[int, int]:
@@ -273,7 +274,7 @@ class Scheduler:
         self._events.append(MemberFault(group.id, number, member.tries, outcome.fault, outcome.cause, retried))
         if retried:
             member.tries += 1
-            member.submitted = False
+            member.submitted = member.under_way = False
             member.ref = member.index = None
         else:
             member.state = MemberState.LOST if member.ref is None else MemberState.MASKED
@@ -344,3 +345,10 @@ class Scheduler:
         del self._groups[group.id]
         self.fates[fate] += 1
         self._events.append(GroupClosed(group.id, fate, reason, step))
+
+
+def _row(group: GroupRecord, under_way: Collection[tuple[str, int]]) -> dict[str, Any]:
+    row = asdict(group)
+    for number, member in enumerate(row["members"]):
+        member["under_way"] = (group.id, number) in under_way
+    return row

@@ -24,10 +24,11 @@ from rollout.protocols import RawTensor
 from rollout.scheduler import Outcome, Ready, Scheduler, SchedulerSettings
 from rollout.seeds import derive_seed
 from rollout.spot import SpotCheck, SpotSettings, success
-from rollout.store import RolloutStore
-from rollout.types import Batch, Failure, Group, Sampling, Stop, Task, Trajectory, Version
+from rollout.store import RolloutStore, decode, encode
+from rollout.types import Batch, Failure, Group, Sampling, Stop, Task, Trajectory, Turn, Version
 from rollout.worker import EpisodeJob, Job, ReplayJob
 
+_CUT_SECONDS = 15.0  # for the workers to say how far their episodes are
 _FAULTS = {
     Stop.WORLD_ERROR: FaultKind.WORLD,
     Stop.SAMPLER_ERROR: FaultKind.SAMPLER,
@@ -94,7 +95,10 @@ class RolloutSource:
         self.scheduler = Scheduler(settings, seed, self._feed)
         self._held: dict[str, Trajectory] = {}  # by reference, of open groups
         self._jobs: dict[str, tuple[str, int, int]] = {}  # job id -> group, member, tries
+        self._resume: dict[str, tuple[Turn, ...]] = {}  # job id -> whole turns of an interrupted episode
+        self._turns_restored = self._turns_lost = 0  # of interrupted episodes that have come back since
         self._spots: dict[str, bool | None] = {}  # job id -> simulated verdict
+        self.restored = ""  # in words, what ``restore`` brought back
         self._failure: Failure | None = None
         self._wait_seconds = 0.0
         self._published_at = time.monotonic()
@@ -122,16 +126,20 @@ class RolloutSource:
             self._flush()
 
     def snapshot(self) -> Mapping[str, Any]:
-        """JSON-able; everything it refers to is on disk when it returns."""
+        """JSON-able; everything it refers to is on disk when it returns. Episodes that are running are cut after
+        their last whole turn (decision 20)."""
         with self._lock:
-            self._pump(0.0)
+            under_way = self.pool.unfinished(_CUT_SECONDS) if self._jobs else {}
+            self._pump(0.0)  # after the cut: what has ended meanwhile is kept whole
+            under_way = self._resume | {job: turns for job, turns in under_way.items() if job in self._jobs}
             self.store.sync()
             return {
                 "attempt": self.store.attempt,
                 "ledger_lines": self.store.ledger_lines,
                 "tasks": self._feed.identity,
                 "seed": self._seed,
-                "scheduler": self.scheduler.snapshot(),
+                "scheduler": self.scheduler.snapshot({_member(job) for job in under_way}),
+                "under_way": {job: encode(turns) for job, turns in under_way.items()},
                 "spot": self.spot.snapshot(),
             }
 
@@ -149,7 +157,16 @@ class RolloutSource:
             kept, reissued = self.scheduler.restore(state["scheduler"])
             self.spot.restore(state["spot"])
             self._held = self.store.load(self.scheduler.refs())
-            self.store.record([Restored(state["attempt"], state["ledger_lines"], kept, reissued)])
+            self._resume = {
+                job: tuple(decode(Turn, turn) for turn in turns) for job, turns in state.get("under_way", {}).items()
+            }
+            going_on = len(self._resume)
+            self.store.record([Restored(state["attempt"], state["ledger_lines"], kept, reissued, going_on)])
+            turns = sum(map(len, self._resume.values()))
+            self.restored = (
+                f"{kept} finished groups; {reissued} groups with episodes to run, {going_on} of these go on after "
+                f"{turns} whole turns"
+            )
 
     # -- WeightSink
 
@@ -219,6 +236,7 @@ class RolloutSource:
             self._spot_fault(event.kind, event.cause)
         elif event.job.id in self._jobs:
             group, member, tries = self._jobs.pop(event.job.id)
+            self._resume.pop(event.job.id, None)
             if isinstance(event, Faulted):
                 self.scheduler.report(group, member, tries, Outcome(fault=event.kind, cause=event.cause))
             else:
@@ -226,6 +244,7 @@ class RolloutSource:
 
     def _arrived(self, event: Finished, group: str, member: int, tries: int) -> None:
         found = event.trajectory
+        self._count_restored(event)
         fault = _FAULTS.get(found.stop) or (None if found.turns else FaultKind.UNSCORABLE)
         cause = f"{found.task.id}: {found.error or found.score.reason or found.stop.value}" if fault else ""
         version = self.scheduler.version
@@ -235,6 +254,12 @@ class RolloutSource:
             self._held[ref] = found
             if fault is None:
                 self._maybe_spot(found)
+
+    def _count_restored(self, event: Finished) -> None:
+        if event.job.resume:
+            kept = int(event.trajectory.timings.get("turns_restored", 0))
+            self._turns_restored += kept
+            self._turns_lost += len(event.job.resume) - kept
 
     def _maybe_spot(self, found: Trajectory) -> None:
         """Replay a seeded share of what the simulator has judged."""
@@ -260,6 +285,8 @@ class RolloutSource:
         if any(isinstance(event, GroupClosed) for event in events):
             needed = set(self.scheduler.refs())
             self._held = {ref: found for ref, found in self._held.items() if ref in needed}
+            closed = {event.group for event in events if isinstance(event, GroupClosed)}
+            self._resume = {job: turns for job, turns in self._resume.items() if _member(job)[0] not in closed}
         self._act(commands)
 
     def _act(self, commands: Sequence[Command]) -> None:
@@ -273,6 +300,7 @@ class RolloutSource:
                 cancelled += [i for i, (g, m, _) in self._jobs.items() if g == command.group and m in members]
         for job_id in cancelled:
             del self._jobs[job_id]
+            self._resume.pop(job_id, None)
         if cancelled:
             self.pool.cancel(cancelled)
         if jobs:
@@ -283,7 +311,17 @@ class RolloutSource:
         job_id = f"{submit.group}/{submit.member}/{submit.tries}"
         self._jobs[job_id] = (submit.group, submit.member, submit.tries)
         task, version = self._tasks[submit.task_id], self.scheduler.version
-        return EpisodeJob(job_id, task, submit.group, submit.member, submit.seed, self._env, self._sampling, version)
+        return EpisodeJob(
+            job_id,
+            task,
+            submit.group,
+            submit.member,
+            submit.seed,
+            self._env,
+            self._sampling,
+            version,
+            self._resume.get(job_id, ()),
+        )
 
     def _batch(self, step: int, ready: Sequence[Ready]) -> Batch:
         version = self.scheduler.version
@@ -295,6 +333,8 @@ class RolloutSource:
             "sample/staleness_mean": sum(r.staleness for r in ready) / len(ready),
             "sample/staleness_max": float(max(r.staleness for r in ready)),
             "rollout/worker_restarts": float(self.pool.restarts),
+            "rollout/turns_restored": float(self._turns_restored),
+            "rollout/turns_lost": float(self._turns_lost),
         }
         metrics |= {f"rollout/faults/{k.value}": float(n) for k, n in self.scheduler.fault_totals.items()}
         metrics |= {f"rollout/groups/{k.value}": float(n) for k, n in self.scheduler.fates.items()}
@@ -302,3 +342,9 @@ class RolloutSource:
             metrics |= self.spot.metrics()
         self._wait_seconds = 0.0
         return Batch(step, groups, version, metrics)
+
+
+def _member(job_id: str) -> tuple[str, int]:
+    """(group, member) of a job ``group/member/tries``."""
+    group, member, _ = job_id.split("/")
+    return group, int(member)

@@ -21,7 +21,7 @@ from rollout.episode import EpisodeSettings, run_episode
 from rollout.errors import ConfigError, WorldFault
 from rollout.protocols import ChatFactory, EnvFactory, RawTensor, Reward, SamplerFactory, UpdatableSampler
 from rollout.spot import replay_actions
-from rollout.types import CheckResult, Observation, Sampling, Task, Trajectory, Version
+from rollout.types import CheckResult, Observation, Sampling, Task, Trajectory, Turn, Version
 
 _SHARED = ("types.py", "protocols.py", "errors.py", "seeds.py", "chat.py", "episode.py", "worker.py")
 PACKAGES = ("rollout", "worldmodel", "trainer", "launch")
@@ -54,7 +54,8 @@ class PoolSpec:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeJob:
-    """One member to run. ``version``: the oldest weights that may run it (None: any)."""
+    """One member to run. ``version``: the oldest weights that may run it (None: any). ``resume``: whole turns of an
+    interrupted try, to go on after where the world can."""
 
     id: str
     task: Task
@@ -64,6 +65,7 @@ class EpisodeJob:
     env: str
     sampling: Sampling
     version: Version | None = None
+    resume: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class Worker:
         self._updating = asyncio.Lock()
         self._gate = asyncio.Semaphore(spec.slots)
         self._running: dict[str, asyncio.Task[Any]] = {}
+        self._turns: dict[str, list[Turn]] = {}  # of running episodes, by job
 
     async def ready(self) -> int:
         return self.index
@@ -146,6 +149,10 @@ class Worker:
             raise
         finally:
             del self._running[job.id]
+
+    async def unfinished(self) -> dict[str, tuple[Turn, ...]]:
+        """The whole turns of every running episode that has any, by job: a cut through all of them at one instant."""
+        return {job_id: tuple(turns) for job_id, turns in self._turns.items() if turns}
 
     async def cancel(self, job_id: str) -> bool:
         """True if it was running."""
@@ -171,18 +178,24 @@ class Worker:
     async def _episode(self, job: EpisodeJob) -> Trajectory:
         if job.version is not None and (self.version is None or self.version < job.version):
             raise WrongVersion(f"worker {self.index} has {self.version}, the job needs {job.version}")
-        return await run_episode(
-            job.task,
-            self._factory(job.env)(job.task, job.seed),
-            self._sampler,
-            self._chat,
-            self._spec.reward,
-            self._spec.settings,
-            group=job.group,
-            member=job.member,
-            seed=job.seed,
-            sampling=job.sampling,
-        )
+        turns = self._turns[job.id] = []
+        try:
+            return await run_episode(
+                job.task,
+                self._factory(job.env)(job.task, job.seed),
+                self._sampler,
+                self._chat,
+                self._spec.reward,
+                self._spec.settings,
+                group=job.group,
+                member=job.member,
+                seed=job.seed,
+                sampling=job.sampling,
+                resume=job.resume,
+                turns=turns,
+            )
+        finally:
+            del self._turns[job.id]
 
     async def _replay(self, job: ReplayJob) -> ReplayOutcome:
         try:
