@@ -184,6 +184,7 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. trainer.trl.max_steps=10")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
+    resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint-N folder of the run.")] = "auto",
 ) -> None:
     """Policy RL: GRPO on groups of episodes sampled in a world."""
     from launch.config import dump, load
@@ -194,7 +195,7 @@ def train(
         return
     from launch.train import run
 
-    say(f"trained: {run(loaded, say)['final']}")
+    say(f"trained: {run(loaded, say, resume)['final']}")
 
 
 @app.command()

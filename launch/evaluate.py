@@ -1,6 +1,6 @@
 """``agentworld eval`` and ``fidelity``: a policy, or a world model, measured on held-out data.
 
-Owns: putting policy, tasks, worlds and pool together; evaluation between optimiser steps; printing and files.
+Owns: putting policy, tasks, worlds and pool together; printing and files.
 Refuses: the statistics (``rollout.evaluate``, ``rollout.transfer``, ``worldmodel.fidelity``).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from launch.vet import EMPTY
 from launch.worlds import REAL, check_model_folder, real, simulated, world_model_config
 from rollout.config import RolloutConfig
 from rollout.evaluate import Evaluation, evaluate
-from rollout.pool import Pool
-from rollout.protocols import EnvFactory, RawTensor, WeightSink
+from rollout.protocols import EnvFactory
 from rollout.seeds import derive_seed
 from rollout.spot import success
 from rollout.transfer import Transfer, compare
-from rollout.types import Prompt, Sampling, Score, Stop, Task, Trajectory, Version
+from rollout.types import Prompt, Sampling, Score, Stop, Task, Trajectory
 from rollout.worker import ReplayOutcome
 from worldmodel.config import WorldModelConfig
 from worldmodel.domains.terminal import TERMINAL
@@ -157,29 +156,6 @@ def measure_fidelity(
             await factory.close()
 
     return asyncio.run(run())
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluatingSink:
-    """A ``WeightSink`` that, every ``every`` optimiser steps, evaluates the version just published before training
-    goes on. Results are files of their own, named after the version, and are not made twice.
-
-    The other ranks wait meanwhile: an evaluation must be shorter than a collective's deadline."""
-
-    sink: WeightSink
-    pool: Pool
-    tasks: Sequence[Task]
-    every: int
-    folder: Path
-    world: str
-
-    def publish(self, version: Version, tensors: Iterable[tuple[str, RawTensor]]) -> Version:
-        confirmed = self.sink.publish(version, tensors)
-        file = self.folder / f"{self.world}-step_{version.step:06d}.json"
-        if version.step % self.every == 0 and not file.exists():
-            greedy = Sampling(0.0, self.pool.spec.sampling.max_tokens)
-            write_json(file, evaluate(self.pool.run_tasks(self.tasks, env=self.world, sampling=greedy)).to_json())
-        return confirmed
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

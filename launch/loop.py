@@ -184,6 +184,8 @@ class Run:
         """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint."""
         from launch.config import load
         from launch.train import run
+        from trainer.attempts import AUTO, NEVER
+        from trainer.checkpoint import latest
 
         def learn() -> dict[str, Any]:
             batches, groups, standard = self.plan.rl_batches, self.plan.rl_groups, load(config_file())
@@ -203,7 +205,8 @@ class Run:
                     f"trainer.trl.save_steps={max(1, batches // 3) * updates}",
                 ],
             )
-            return dict(run(config, self.say))
+            began_before = latest(config.run_dir) is not None  # killed before its first checkpoint: from the beginning
+            return dict(run(config, self.say, AUTO if began_before else NEVER))
 
         return Path(
             self.stages(name, learn, settings=(self.plan.rl_batches, self.plan.rl_groups, config_text()))["final"]

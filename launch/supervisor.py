@@ -12,7 +12,7 @@ from typing import Any
 
 from launch.cluster import ClusterSettings, RankFailure, Result, TrainFn, run_ranks
 from rollout.errors import BudgetSpent
-from trainer.attempts import begin_attempt
+from trainer.attempts import AUTO, begin_attempt
 
 
 def supervise(
@@ -23,8 +23,10 @@ def supervise(
     *,
     max_restarts: int = 2,
     say: Callable[[str], None] = print,
+    resume: str = AUTO,
 ) -> Result:
-    """Train until ``train_fn`` returns on every rank; each attempt logs to ``logs/attempt_n``.
+    """Train until ``train_fn`` returns on every rank; each attempt logs to ``logs/attempt_n``. ``resume`` says where
+    the first of them begins (``trainer.attempts``); the others go on from the newest checkpoint.
 
     Raises BudgetSpent when ranks were lost more than ``max_restarts`` times, CheckpointError when the newest
     checkpoint does not fit ``settings``, and whatever user-facing error a rank raised.
@@ -33,7 +35,7 @@ def supervise(
     run_dir.mkdir(parents=True, exist_ok=True)
     restarts = 0
     while True:
-        start = begin_attempt(run_dir, settings.layout)
+        start = begin_attempt(run_dir, settings.layout, resume if not restarts else AUTO)
         say(str(start))
         try:
             return run_ranks(train_fn, payload, run_dir, start, settings)

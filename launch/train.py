@@ -13,13 +13,14 @@ from typing import Any
 
 from launch.cluster import ClusterSettings, Ranks, Result
 from launch.config import RESOLVED, ExperimentConfig, load, save_resolved
-from launch.evaluate import EvaluatingSink
+from launch.evaluating import EvaluatingSink
 from launch.pools import policy_pool
 from launch.supervisor import supervise
 from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
 from rollout.errors import ConfigError
 from rollout.permuted import PermutedRewards
 from rollout.types import Task
+from trainer.attempts import AUTO, check_restart
 
 KEEP_CHECKPOINTS = 2
 _DECIDES = (
@@ -34,18 +35,21 @@ _DECIDES = (
 )
 
 
-def run(config: ExperimentConfig, say: Callable[[str], None] = print) -> Result:
-    """Train in ``config.run_dir``, or go on where an earlier call stopped. Nothing is written before every part was
-    seen to be there. Raises AgentworldError, one line."""
+def run(config: ExperimentConfig, say: Callable[[str], None] = print, resume: str = AUTO) -> Result:
+    """Train in ``config.run_dir``, or go on where an earlier call stopped; ``resume`` as in ``trainer.attempts``.
+    Nothing is written before every part was seen to be there. Raises AgentworldError, one line: also where the run
+    would silently start from the beginning."""
     check_model_folder(config.policy)
     training_tasks(config)
     if config.world == "simulated":
         check_world_model(config.world_model)
     check_sandbox()
     check_same_experiment(config)
+    if resume == AUTO:
+        check_restart(config.run_dir)
     save_resolved(config, config.run_dir)
     settings = ClusterSettings(config.processes, config.deepspeed, stuck_seconds=config.trainer.take_deadline + 900.0)
-    return supervise(train, config, config.run_dir, settings, say=say)
+    return supervise(train, config, config.run_dir, settings, say=say, resume=resume)
 
 
 def train(ranks: Ranks, config: ExperimentConfig) -> Result:
@@ -76,12 +80,21 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
             world_size=ranks.layout.world_size,
             resume_from=checkpoint.path if checkpoint else None,
             callbacks=[
-                CheckpointCallback(ranks.run_dir, attempt, ranks.layout, source, KEEP_CHECKPOINTS),
+                CheckpointCallback(
+                    ranks.run_dir,
+                    attempt,
+                    ranks.layout,
+                    source,
+                    KEEP_CHECKPOINTS,
+                    spared=sink.spared if isinstance(sink, EvaluatingSink) else set,
+                ),
                 BeatCallback(ranks.beat),
             ],
             on_ready=ready,
             **decided(config, ranks),
         )
+        if isinstance(sink, EvaluatingSink):
+            sink.wait()
         if source is not None:
             source.finish()
     return {"final": str(final)}
@@ -114,12 +127,15 @@ def rollouts(config: ExperimentConfig, ranks: Ranks) -> Iterator[Any]:
             store.close()
 
 
-def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks) -> Any:
-    """``source`` as a weight sink that evaluates every ``eval_every``-th version before it goes on."""
+def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks) -> EvaluatingSink:
+    """``source`` as a weight sink that has every ``eval_every``-th version evaluated while training goes on: in the
+    real world, and where training is simulated, on the same tasks there."""
     from worldmodel.domains.terminal.tasks import generate
 
     tasks = generate("heldout", config.tasks.heldout, config.seed)
-    return EvaluatingSink(source, source.pool, tasks, config.eval_every, ranks.run_dir / "eval", REAL)
+    worlds = (REAL, SIM) if config.world == "simulated" else (REAL,)
+    folder = ranks.run_dir / "eval"
+    return EvaluatingSink(source, source.pool, tasks, config.eval_every, folder, worlds, source.note)
 
 
 def training_tasks(config: ExperimentConfig) -> list[Task]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rollout.errors import CheckpointError
 from rollout.types import Version
-from trainer.attempts import Attempt, begin_attempt, in_lineage, read_attempts, read_versions
+from trainer.attempts import Attempt, begin_attempt, check_restart, in_lineage, read_attempts, read_versions
 from trainer.checkpoint import (
     HASHED_BYTES,
     MANIFEST,
@@ -161,6 +161,13 @@ def test_rotation_keeps_the_newest_and_leaves_what_is_not_sealed(tmp_path: Path)
     assert rotate(tmp_path, keep=2) == ()
 
 
+def test_rotation_spares_the_best(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 10):
+        sealed(tmp_path, step)
+    assert [path.name for path in rotate(tmp_path, 1, {2})] == ["checkpoint-1", "checkpoint-3"]
+    assert [found.manifest.step for found in survey(tmp_path).valid] == [2, 10]
+
+
 def record_version(run_dir: Path, version: Version) -> None:
     """As the trainer does it."""
     with (run_dir / "versions.jsonl").open("a") as file:
@@ -195,6 +202,31 @@ def test_a_damaged_checkpoint_is_set_aside_not_deleted(tmp_path: Path) -> None:
     aside = tmp_path / "damaged-checkpoint-9-before-attempt-1"
     assert (aside / "model.safetensors").read_bytes() == b"other"
     assert begin_attempt(tmp_path, ONE).lost == ()
+
+
+def test_a_named_checkpoint_is_resumed_and_later_ones_leave_the_way(tmp_path: Path) -> None:
+    for step in (3, 5, 7):
+        sealed(tmp_path, step)
+        record_version(tmp_path, Version(1, step))
+    start = begin_attempt(tmp_path, ONE, str(tmp_path / "checkpoint-5"))
+    assert start.step == 5 and "published up to step 7" in start.lost[0]
+    assert [found.manifest.step for found in survey(tmp_path).valid] == [3, 5]
+    assert (tmp_path / "abandoned-checkpoint-7-before-attempt-1/manifest.json").is_file()
+    with pytest.raises(CheckpointError, match=r"checkpoint-7: not a whole checkpoint of .* \(it has: .*checkpoint-5\)"):
+        begin_attempt(tmp_path, ONE, str(tmp_path / "checkpoint-7"))
+
+
+def test_never_starts_again_only_where_nothing_is_overwritten(tmp_path: Path) -> None:
+    assert begin_attempt(tmp_path, ONE, "never").step == 0
+    record_version(tmp_path, Version(1, 4))
+    with pytest.raises(CheckpointError, match="trained up to step 4, but no whole checkpoint is left; --resume never"):
+        check_restart(tmp_path)
+    assert "published up to step 4" in begin_attempt(tmp_path, ONE, "never").lost[0]
+    sealed(tmp_path, 5)
+    check_restart(tmp_path)
+    with pytest.raises(CheckpointError, match="holds checkpoint-5, which starting again would overwrite"):
+        begin_attempt(tmp_path, ONE, "never")
+    assert len(read_attempts(tmp_path)) == 2
 
 
 def test_an_attempt_is_counted_even_if_it_never_saves(tmp_path: Path) -> None:

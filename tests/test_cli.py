@@ -13,7 +13,7 @@ import pytest
 from launch.cli import main
 from launch.collect import collect
 from launch.errors import UserError
-from launch.evaluate import Evaluand, EvaluatingSink, evaluate_policy, load_tasks, replayed
+from launch.evaluate import Evaluand, evaluate_policy, load_tasks, replayed
 from launch.train import check_same_experiment, num_batches
 from launch.worlds import check_model_folder, world_model_config
 from rollout.errors import CheckpointError, ConfigError, TaskError
@@ -255,35 +255,6 @@ def test_replayed_outcomes_score_like_episodes() -> None:
     assert replayed(task, "sim", ReplayOutcome("t0", (passed, open_))).score.reward is None
     lost = replayed(task, "sim", ReplayOutcome("t0", fault="server gone"))
     assert lost.score.reward is None and lost.stop is Stop.WORLD_ERROR and lost.error == "server gone"
-
-
-class Recorder:
-    """A weight sink and the pool behind it: notes what is published and evaluated."""
-
-    def __init__(self) -> None:
-        self.published: list[Version] = []
-        self.evaluated: list[Version] = []
-        self.spec = type("Spec", (), {"sampling": Sampling(1.0, 8)})
-
-    def publish(self, version: Version, tensors) -> Version:
-        self.published.append(version)
-        return version
-
-    def run_tasks(self, tasks, *, env: str, sampling: Sampling):
-        assert env == "real" and sampling.greedy
-        self.evaluated.append(self.published[-1])
-        return [replayed(task, env, ReplayOutcome(task.id, (CheckResult("c", True),))) for task in tasks]
-
-
-def test_evaluating_sink_evaluates_published_versions_once(tmp_path: Path) -> None:
-    there = Recorder()
-    sink = EvaluatingSink(there, there, make_tasks(3), every=2, folder=tmp_path, world="real")
-    for step in (0, 1, 2, 3, 4):
-        assert sink.publish(Version(1, step), []) == Version(1, step)
-    sink.publish(Version(2, 4), [])  # resumed at 4
-    assert there.evaluated == [Version(1, 0), Version(1, 2), Version(1, 4)]
-    names = [p.name for p in sorted(tmp_path.iterdir())]
-    assert names == [f"real-step_{step:06d}.json" for step in (0, 2, 4)]
 
 
 def test_world_model_config_of_a_path_and_a_url(tmp_path: Path, monkeypatch) -> None:

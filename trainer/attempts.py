@@ -20,6 +20,8 @@ from rollout.errors import CheckpointError
 from rollout.types import Version
 from trainer.checkpoint import MANIFEST, Checkpoint, Layout, Survey, check_layout, survey, write_atomic
 
+AUTO, NEVER = "auto", "never"
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -61,33 +63,69 @@ def read_attempts(run_dir: str | Path) -> tuple[Attempt, ...]:
         raise CheckpointError(f"{file}: unreadable attempt record ({type(error).__name__})") from error
 
 
-def begin_attempt(run_dir: str | Path, layout: Layout) -> Start:
+def begin_attempt(run_dir: str | Path, layout: Layout, resume: str = AUTO) -> Start:
     """Choose the checkpoint to resume from and persist a new attempt number, before anything carries it.
 
-    Torn folders are reported in ``lost`` and leave the way: the Trainer would otherwise write its next checkpoint
-    of that step between their remains. A save cut short is deleted; a folder that was sealed and is damaged or
-    unreadable is kept under another name. Raises CheckpointError where the layout has changed.
+    ``resume``: ``auto``, the newest whole checkpoint, or the beginning where there is none; ``never``, the beginning,
+    refused where a whole checkpoint would be overwritten; else the path of one of this run's checkpoints: later ones
+    are set aside, since the run goes on without them. Torn folders are reported in ``lost`` and leave the way: the
+    Trainer would otherwise write its next checkpoint of that step between their remains. A save cut short is deleted;
+    a folder that was sealed and is damaged or unreadable is kept under another name. Raises CheckpointError where the layout has changed, or the checkpoint
+    that is asked for is not there.
     """
     run_dir = Path(run_dir)
     found = survey(run_dir)
-    if found.newest:
-        check_layout(found.newest, layout)
-    step = found.newest.manifest.step if found.newest else 0
+    chosen = choose(found, run_dir, resume)
+    if chosen:
+        check_layout(chosen, layout)
+    step = chosen.manifest.step if chosen else 0
     attempts = read_attempts(run_dir)
     start = Start(
         attempt=(attempts[-1].attempt if attempts else 0) + 1,
-        checkpoint=found.newest,
-        restored=("model", "optimiser", "scheduler", "RNG", "rollout state") if found.newest else (),
+        checkpoint=chosen,
+        restored=("model", "optimiser", "scheduler", "RNG", "rollout state") if chosen else (),
         lost=_lost(found, step, in_lineage(read_versions(run_dir), attempts)),
     )
     record = (*attempts, Attempt(attempt=start.attempt, resumed_step=step, started=time.time()))
     write_atomic(run_dir / "attempts.json", json.dumps([asdict(entry) for entry in record], indent=1))
+    for later in found.valid:
+        if later.manifest.step > step:
+            later.path.rename(run_dir / f"abandoned-{later.path.name}-before-attempt-{start.attempt}")
     for folder, _ in found.torn:
         if (folder / MANIFEST).exists():
             folder.rename(run_dir / f"damaged-{folder.name}-before-attempt-{start.attempt}")
         else:
             shutil.rmtree(folder)
     return start
+
+
+def choose(found: Survey, run_dir: Path, resume: str) -> Checkpoint | None:
+    """The checkpoint that ``resume`` (see ``begin_attempt``) means. Raises CheckpointError, one line."""
+    if resume == AUTO:
+        return found.newest
+    if resume == NEVER:
+        if found.newest:
+            raise CheckpointError(
+                f"{run_dir} holds {found.newest.path.name}, which starting again would overwrite: choose another "
+                "run_dir, or --resume auto"
+            )
+        return None
+    for checkpoint in found.valid:
+        if checkpoint.path.resolve() == Path(resume).resolve():
+            return checkpoint
+    known = ", ".join(checkpoint.path.name for checkpoint in found.valid) or "none"
+    raise CheckpointError(f"--resume {resume}: not a whole checkpoint of {run_dir} (it has: {known})")
+
+
+def check_restart(run_dir: str | Path) -> None:
+    """Raises CheckpointError where a run has trained but no whole checkpoint of it is left: going on would be a
+    restart that nobody asked for."""
+    reached = max((version.step for version in read_versions(run_dir)), default=0)
+    if reached and survey(run_dir).newest is None:
+        raise CheckpointError(
+            f"{run_dir}: trained up to step {reached}, but no whole checkpoint is left; --resume never starts again "
+            "from the beginning"
+        )
 
 
 def _lost(found: Survey, step: int, versions: Sequence[Version]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,13 +135,14 @@ def _stamp(file: Path, *, sync: bool = False) -> FileStamp:
     return FileStamp(size=size, sha256=digest)
 
 
-def rotate(run_dir: Path, keep: int) -> tuple[Path, ...]:
-    """Delete all but the ``keep`` newest sealed checkpoints; returns what was deleted.
+def rotate(run_dir: Path, keep: int, spared: Collection[int] = ()) -> tuple[Path, ...]:
+    """Delete all but the ``keep`` newest sealed checkpoints and those of the steps ``spared`` (the best); returns
+    what was deleted.
 
     The manifest goes first: a deletion cut short leaves a torn folder, never a checkpoint with holes.
     """
-    sealed = [folder for _, folder in _folders(run_dir) if (folder / MANIFEST).is_file()]
-    old = tuple(sealed[:-keep])
+    sealed = [(step, folder) for step, folder in _folders(run_dir) if (folder / MANIFEST).is_file()]
+    old = tuple(folder for step, folder in sealed[:-keep] if step not in spared)
     for folder in old:
         (folder / MANIFEST).unlink()
         shutil.rmtree(folder)

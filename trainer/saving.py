@@ -6,7 +6,7 @@ Refuses: deciding where a run resumes (``trainer.attempts``) and what a checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,20 @@ class CheckpointCallback(TrainerCallback):
     the Trainer calls before it saves, so the snapshot and the weights describe the same instant.
     """
 
-    def __init__(self, run_dir: Path, attempt: int, layout: Layout, source: BatchSource | None, keep: int) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        attempt: int,
+        layout: Layout,
+        source: BatchSource | None,
+        keep: int,
+        spared: Callable[[], Collection[int]] = tuple,
+    ) -> None:
+        """``spared`` names steps to keep beyond the ``keep`` newest (the best by real success)."""
         if keep < 1:
             raise ConfigError(f"checkpoints to keep: {keep}, at least 1 is needed to resume")
         self.run_dir, self.attempt, self.layout, self.source, self.keep = run_dir, attempt, layout, source, keep
+        self.spared = spared
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -91,7 +101,7 @@ class CheckpointCallback(TrainerCallback):
                 layout=self.layout,
                 rollout_state=self._snapshot(),
             )
-            rotate(self.run_dir, self.keep)
+            rotate(self.run_dir, self.keep, self.spared())
         except (CheckpointError, OSError) as error:
             return f"checkpoint-{step} could not be sealed: {error}"
         return None
