@@ -93,7 +93,7 @@ class EvaluatingSink:
             self._error = error
             return
         for world, result in sorted(found.items()):  # the real one last: its file says that all are there
-            write_json(self._file(world, version.step), {"version": list(version), **result.to_json()})
+            write_json(self._file(world, version.step), {**result.to_json(), "version": list(version)})
         record_best(self._folder)
         metrics = {f"transfer/{world}_success": result.success.mean for world, result in found.items()}
         if len(found) > 1:

@@ -17,9 +17,9 @@ from launch.evaluate import Evaluand, evaluate_policy, load_tasks, replayed
 from launch.train import check_same_experiment, num_batches
 from launch.worlds import check_model_folder, world_model_config
 from rollout.errors import CheckpointError, ConfigError, TaskError
-from rollout.types import CheckResult, Sampling, Stop, Version
+from rollout.types import CheckResult, Stop
 from rollout.worker import ReplayOutcome
-from tests.fakes import make_task, make_tasks, save_policy
+from tests.fakes import make_task, save_policy
 from worldmodel.domains.terminal.tasks import generate, save
 
 ROOT = Path(__file__).resolve().parent.parent

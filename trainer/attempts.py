@@ -70,8 +70,8 @@ def begin_attempt(run_dir: str | Path, layout: Layout, resume: str = AUTO) -> St
     refused where a whole checkpoint would be overwritten; else the path of one of this run's checkpoints: later ones
     are set aside, since the run goes on without them. Torn folders are reported in ``lost`` and leave the way: the
     Trainer would otherwise write its next checkpoint of that step between their remains. A save cut short is deleted;
-    a folder that was sealed and is damaged or unreadable is kept under another name. Raises CheckpointError where the layout has changed, or the checkpoint
-    that is asked for is not there.
+    a folder that was sealed and is damaged or unreadable is kept under another name. Raises CheckpointError where the
+    layout has changed, or the checkpoint that is asked for is not there.
     """
     run_dir = Path(run_dir)
     found = survey(run_dir)
