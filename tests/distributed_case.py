@@ -34,7 +34,7 @@ from rollout.types import (
     Version,
 )
 from rollout.worker import PoolSpec
-from tests.fakes import FakeFactory, gold_script, make_task, make_tasks, save_tokenizer, wrong_script
+from tests.fakes import FakeFactory, Faults, gold_script, make_task, make_tasks, save_tokenizer, wrong_script
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB = 261
@@ -84,11 +84,15 @@ class Coin:
 
 @dataclass(frozen=True)
 class Scripted:
-    """The whole rollout side with a scripted policy in a fake world; ``engine`` local or ray."""
+    """The whole rollout side with a scripted policy in a fake world; ``engine`` local or ray. ``latency``: seconds of
+    each step of the world."""
 
     model: str
     engine: Literal["local", "ray"]
     total_batches: int
+    max_staleness: int = 0
+    workers: int = 1
+    latency: float = 0.0
 
     def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]:
         from rollout.local_pool import LocalPool
@@ -96,10 +100,11 @@ class Scripted:
         from rollout.reward.checks import ChecksReward
 
         tasks, chat = make_tasks(6), ChatSpec(self.model)
+        slow = Faults(hangs=dict.fromkeys(range(4), self.latency)) if self.latency else Faults()
         spec = PoolSpec(
-            num_workers=1,
+            num_workers=self.workers,
             slots=4,
-            env_factories={"sim": FakeFactory()},
+            env_factories={"sim": FakeFactory({task.id: slow for task in tasks})},
             sampler_factory=ScriptedSamplerSpec(chat, Coin(gold_script(tasks), wrong_script(tasks)), logprob=-5.5),
             chat_factory=chat,
             reward=ChecksReward(),
@@ -107,7 +112,11 @@ class Scripted:
         )
         pool = RayPool(spec) if self.engine == "ray" else LocalPool(spec)
         settings = SchedulerSettings(
-            group_size=MEMBERS, groups_per_batch=GROUPS, max_filtered=4, total_batches=self.total_batches
+            group_size=MEMBERS,
+            groups_per_batch=GROUPS,
+            max_staleness=self.max_staleness,
+            max_filtered=4,
+            total_batches=self.total_batches,
         )
         store = RolloutStore(ranks.run_dir / "rollouts", ranks.start.attempt)
         source = RolloutSource(pool, tasks, settings, store, seed=0)
