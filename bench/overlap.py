@@ -13,6 +13,7 @@ waits for at most 20 % of the wall.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -96,7 +97,7 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
 def intervals(run_dir: Path) -> list[float]:
     """Seconds between optimiser steps."""
     times = [row["time"] for row in metrics(run_dir) if "loss" in row]
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 def main() -> None:

@@ -223,6 +223,7 @@ def train(ranks: Ranks, case: Case) -> Result:
     from tests.distributed_callbacks import Digests, Killer
     from trainer.config import TrainerConfig, build_grpo_config
     from trainer.grpo import WorldModelGRPOTrainer
+    from trainer.metrics import MetricsCallback
     from trainer.saving import BeatCallback, CheckpointCallback, assert_world_size, prepare_resume
 
     rows = GROUPS * MEMBERS
@@ -259,6 +260,7 @@ def train(ranks: Ranks, case: Case) -> Result:
             Killer(ranks, case.kill),
             CheckpointCallback(ranks.run_dir, ranks.start.attempt, ranks.layout, source, keep=2),
             Digests(ranks),
+            MetricsCallback(ranks.run_dir / "metrics.jsonl", ranks.start.attempt),
             BeatCallback(ranks.beat),
         ],
     )
