@@ -15,6 +15,7 @@ from launch.cluster import ClusterSettings, Ranks, Result
 from launch.config import RESOLVED, ExperimentConfig, load, save_resolved
 from launch.evaluating import EvaluatingSink
 from launch.pools import policy_pool
+from launch.progress import watching
 from launch.supervisor import supervise
 from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
 from rollout.errors import ConfigError
@@ -49,7 +50,9 @@ def run(config: ExperimentConfig, say: Callable[[str], None] = print, resume: st
         check_restart(config.run_dir)
     save_resolved(config, config.run_dir)
     settings = ClusterSettings(config.processes, config.deepspeed, stuck_seconds=config.trainer.take_deadline + 900.0)
-    return supervise(train, config, config.run_dir, settings, say=say, resume=resume)
+    steps = int(config.trainer.trl["max_steps"]) if "max_steps" in config.trainer.trl else None
+    with watching(config.run_dir, steps, say):
+        return supervise(train, config, config.run_dir, settings, say=say, resume=resume)
 
 
 def train(ranks: Ranks, config: ExperimentConfig) -> Result:

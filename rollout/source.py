@@ -339,6 +339,7 @@ class RolloutSource:
             "sample/staleness_mean": sum(r.staleness for r in ready) / len(ready),
             "sample/staleness_max": float(max(r.staleness for r in ready)),
             "rollout/worker_restarts": float(self.pool.restarts),
+            **{f"rollout/{name}": float(count) for name, count in self.pool.counts().items()},
             "rollout/turns_restored": float(self._turns_restored),
             "rollout/turns_lost": float(self._turns_lost),
         }
