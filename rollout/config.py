@@ -48,6 +48,8 @@ class RolloutConfig(BaseModel):
     group_size: Annotated[int, Field(ge=2)] = 8
     groups_per_batch: Count = 8
     redundancy: Whole = 0  # members beyond group_size; the last to arrive are dropped
+    min_viable: Annotated[int, Field(ge=2)] | None = None  # members a group goes on with when the others are late
+    straggler_seconds: Seconds = 60.0  # after the first member of a group, the others are late
     max_staleness: Whole = 0  # batches between sampling and training; 0 = synchronous
     max_filtered: Whole = 0  # groups without reward variance replaced per batch; 0 = keep them
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -69,6 +71,8 @@ class RolloutConfig(BaseModel):
             raise ValueError(
                 f"max_tokens {self.max_tokens} leaves no room for a prompt in max_context {self.max_context}"
             )
+        if self.min_viable is not None and self.min_viable > self.group_size:
+            raise ValueError(f"min_viable {self.min_viable} is more than group_size {self.group_size}")
         if not self.call_timeout <= self.turn_timeout <= self.episode_timeout:
             raise ValueError("timeouts must not shrink: call_timeout <= turn_timeout <= episode_timeout")
         return self
@@ -105,6 +109,7 @@ class RolloutConfig(BaseModel):
             group_size=self.group_size,
             groups_per_batch=self.groups_per_batch,
             redundancy=self.redundancy,
+            min_viable=self.min_viable,
             max_staleness=self.max_staleness,
             member_retries=self.member_retries,
             max_filtered=self.max_filtered,

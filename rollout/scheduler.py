@@ -45,6 +45,7 @@ class SchedulerSettings:
     groups_per_batch: int
     redundancy: int = 0  # members issued beyond group_size; the last to arrive are dropped, whatever their reward
     max_staleness: int = 0  # batches between sampling and training
+    min_viable: int | None = None  # members with which a group may go on when the others are late; None: it waits
     member_retries: int = 2
     max_filtered: int = 0  # zero-variance groups replaced per batch; 0 = keep them
     total_batches: int | None = None  # of the whole run: no group is issued that could not be trained
@@ -175,6 +176,18 @@ class Scheduler:
                     f"{kind.value} faults: {len(recent)} within the last {self.settings.budget_window} episodes, "
                     f"{limit} allowed (rollout.budgets.{kind.value}); last causes: {causes}"
                 )
+
+    def cut(self, group_id: str) -> bool:
+        """The members still running are late: go on with those that have finished, if they are at least ``min_viable``.
+        Which ones is decided by arrival alone, whatever their reward. False where nothing changed."""
+        group, least = self._groups.get(group_id), self.settings.min_viable
+        if group is None or group.chosen is not None or least is None:
+            return False
+        done = [n for n, member in enumerate(group.members) if member.state is MemberState.DONE]
+        if len(done) < least:
+            return False
+        self._finish(group, done[: self.settings.group_size])
+        return True
 
     # -- batches
 

@@ -78,8 +78,10 @@ class RolloutSource:
         sampling: Sampling | None = None,
         env: str | None = None,
         spot: SpotSettings | None = None,
+        straggler_seconds: float = 60.0,
     ) -> None:
         """``env``: the world to train in, the pool's default unless named. ``spot`` None: no spot check.
+        ``straggler_seconds``: with ``min_viable`` members set, how long a group's first member waits for the others.
         Raises ConfigError where tasks or worlds are not there."""
         self.pool, self.store, self.settings = pool, store, settings
         self._tasks = {task.id: task for task in tasks}
@@ -93,9 +95,12 @@ class RolloutSource:
             if name not in pool.spec.env_factories:
                 raise ConfigError(f"rollout: no world named {name!r} among {', '.join(pool.spec.env_factories)}")
         self.scheduler = Scheduler(settings, seed, self._feed)
+        self._straggler_seconds = straggler_seconds
+        self._first: dict[str, float] = {}  # group -> when its first member arrived, of groups that may be cut
         self._held: dict[str, Trajectory] = {}  # by reference, of open groups
         self._jobs: dict[str, tuple[str, int, int]] = {}  # job id -> group, member, tries
         self._resume: dict[str, tuple[Turn, ...]] = {}  # job id -> whole turns of an interrupted episode
+        self._stragglers = 0  # groups that went on without their late members
         self._turns_restored = self._turns_lost = 0  # of interrupted episodes that have come back since
         self._spots: dict[str, bool | None] = {}  # job id -> simulated verdict
         self._notes: dict[str, float] = {}
@@ -214,9 +219,17 @@ class RolloutSource:
         if reason is not None:
             self._failure = Failure("spot check", reason)
             return self._failure
+        self._cut_late()
         ready = self.scheduler.take(step)
         self._admit()
         return ready
+
+    def _cut_late(self) -> None:
+        due = time.monotonic() - self._straggler_seconds
+        for group in [group for group, first in self._first.items() if first < due]:
+            if self.scheduler.cut(group):
+                self._stragglers += 1
+                self._flush()
 
     def _admit(self) -> None:
         self.scheduler.admit()
@@ -259,6 +272,8 @@ class RolloutSource:
         if self.scheduler.report(group, member, tries, outcome) and ref is not None:
             self._held[ref] = found
             if fault is None:
+                if self.settings.min_viable is not None:
+                    self._first.setdefault(group, time.monotonic())
                 self._maybe_spot(found)
 
     def _count_restored(self, event: Finished) -> None:
@@ -292,6 +307,7 @@ class RolloutSource:
             needed = set(self.scheduler.refs())
             self._held = {ref: found for ref, found in self._held.items() if ref in needed}
             closed = {event.group for event in events if isinstance(event, GroupClosed)}
+            self._first = {group: first for group, first in self._first.items() if group not in closed}
             self._resume = {job: turns for job, turns in self._resume.items() if _member(job)[0] not in closed}
         self._act(commands)
 
@@ -340,6 +356,7 @@ class RolloutSource:
             "sample/staleness_max": float(max(r.staleness for r in ready)),
             "rollout/worker_restarts": float(self.pool.restarts),
             **{f"rollout/{name}": float(count) for name, count in self.pool.counts().items()},
+            "rollout/groups_cut": float(self._stragglers),
             "rollout/turns_restored": float(self._turns_restored),
             "rollout/turns_lost": float(self._turns_lost),
         }

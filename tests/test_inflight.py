@@ -50,12 +50,14 @@ class _NoWayBack(FakeEnvironment):
 
 
 @contextmanager
-def source_in(path: Path, world, *, attempt: int = 1, pool=LocalPool) -> Iterator[RolloutSource]:
+def source_in(
+    path: Path, world, *, attempt: int = 1, pool=LocalPool, settings=SETTINGS, straggler_seconds: float = 60.0
+) -> Iterator[RolloutSource]:
     chat = save_tokenizer(path / "tokenizer")
     spec = PoolSpec(1, 6, {"sim": world}, ScriptedSamplerSpec(chat, dice), chat, ChecksReward())
     store = RolloutStore(path / "rollouts", attempt)
     with pool(spec) as workers:
-        yield RolloutSource(workers, TASKS, SETTINGS, store, seed=7)
+        yield RolloutSource(workers, TASKS, settings, store, seed=7, straggler_seconds=straggler_seconds)
     store.close()
 
 
@@ -132,6 +134,35 @@ def test_a_second_crash_before_they_ran_again_loses_no_turn(tmp_path: Path):
         source.restore(state)
         again = json.loads(json.dumps(source.snapshot()))  # nothing has been published: nothing runs yet
     assert again["under_way"] == state["under_way"]
+
+
+def test_late_members_are_left_behind_after_the_grace(tmp_path: Path):
+    """One of three members hangs in each group; the groups go on with two, and the trainer gets whole batches."""
+    settings = SchedulerSettings(group_size=3, groups_per_batch=2, min_viable=2)
+
+    @dataclass(frozen=True)
+    class OneSlow:
+        def __call__(self, task, seed):
+            return _SlowMember(task, seed)
+
+    with source_in(tmp_path, OneSlow(), settings=settings, straggler_seconds=0.3) as source:
+        source.publish(Version(1, 0), [])
+        batch = source.take(0, timeout=20.0)
+        assert isinstance(batch, Batch)
+        assert [len(group.members) for group in batch.groups] == [2, 2]
+        assert batch.metrics["rollout/groups_cut"] == 2
+
+
+class _SlowMember(FakeEnvironment):
+    """The third of every three worlds takes for ever."""
+
+    built = 0
+
+    async def start(self):
+        _SlowMember.built += 1
+        if _SlowMember.built % 3 == 0:
+            self._faults = Faults(hangs={"verify": 60.0})
+        return await super().start()
 
 
 def test_turns_from_before_the_cut_count_for_staleness(tmp_path: Path):
