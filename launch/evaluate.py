@@ -146,7 +146,7 @@ def measure_fidelity(
     """The world model behind ``config`` on recorded ``episodes`` or a folder of them. Raises ConfigError,
     CheckpointError or WorldFault before the first prediction where one of the two is not there."""
     recorded = list(read_episodes(episodes) if isinstance(episodes, Path) else episodes)
-    factory = simulated(config)
+    factory = simulated(config.model_copy(update={"threads": os.cpu_count()}))  # alone here, unlike in a worker
     settings = FidelitySettings(max_transitions=limit, max_free_episodes=free, concurrency=config.concurrency)
 
     async def run() -> FidelityResult:

@@ -17,7 +17,7 @@ class Plan:
 
     world: WorldRecipe = field(default_factory=WorldRecipe)
     warm: WarmRecipe = field(default_factory=WarmRecipe)
-    measured_sessions: int = 700
+    measured_sessions: int = 400
     transitions: int = 2000
     free_sessions: int = 100
     verdict_tasks: int = 128
