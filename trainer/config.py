@@ -179,7 +179,8 @@ def build_grpo_config(config: TrainerConfig, out_dir: str | os.PathLike[str], **
 
 
 def build_lora_config(config: TrainerConfig) -> LoraConfig | None:
-    """The adapter that ``trl.use_peft`` and its fellows describe, TRL's defaults else; None: full weights.
+    """The adapter that ``trl.use_peft`` and its fellows describe; None: full weights. Defaults are TRL's, but for
+    ``lora_target_modules``: all linear layers except the output layer, whatever the architecture.
 
     Raises ``ConfigError`` on LoRA options without ``use_peft``, and on what PEFT refuses.
     """
@@ -191,7 +192,7 @@ def build_lora_config(config: TrainerConfig) -> LoraConfig | None:
     from trl import ModelConfig, get_peft_config
 
     try:
-        return get_peft_config(ModelConfig(**chosen))
+        return get_peft_config(ModelConfig(**{"lora_target_modules": "all-linear", **chosen}))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"trainer.trl: {' '.join(str(error).split())}") from error
 

@@ -89,16 +89,19 @@ class WorldModelGRPOTrainer(GRPOTrainer):
         self.version = Version(attempt, 0)
         self.resumed_at = 0
         self.taken_at: int | None = None
-        super().__init__(
-            model=model,
-            reward_funcs=[_no_reward],
-            args=args,
-            train_dataset=tickets(args, self.period),
-            processing_class=processing_class,
-            callbacks=[RolloutCallback(self), *callbacks],
-            optimizers=optimizers,
-            peft_config=build_lora_config(self.settings),
-        )
+        try:
+            super().__init__(
+                model=model,
+                reward_funcs=[_no_reward],
+                args=args,
+                train_dataset=tickets(args, self.period),
+                processing_class=processing_class,
+                callbacks=[RolloutCallback(self), *callbacks],
+                optimizers=optimizers,
+                peft_config=build_lora_config(self.settings),
+            )
+        except ValueError as error:  # what TRL and PEFT say about options that do not fit the model
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         check_adapters(self.model)
         if self.accelerator.is_main_process and source is None:
             raise ConfigError("source: rank 0 needs a BatchSource")
