@@ -6,14 +6,14 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trainer_toys import EOS, PAD, VOCAB, ToySource, make_trainer, random_batch, random_turns, trajectory
+from trainer_probe import Probe
+from trainer_toys import EOS, PAD, VOCAB, random_batch, random_turns, trajectory
 
 from rollout.types import Batch, Group, Score, Trajectory, Version
 from trainer.batch import (
@@ -227,54 +227,6 @@ def test_padding_is_refused_where_it_would_not_be_neutral() -> None:
 
 
 # ---------------------------------------------------------------- the loss, by the logprob
-
-
-class Probe:
-    """A trainer whose per-token logprobs are leaves, so that the loss can be differentiated by them."""
-
-    def __init__(self, out: Path) -> None:
-        self.source = ToySource({})
-        self.trainer = make_trainer(out, self.source)
-        self.trainer.model.train()
-        self.trainer._get_per_token_logps_and_entropies = self.logps
-        self.leaf: Any = None
-
-    def logps(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, **_: Any) -> Any:
-        ids = input_ids[:, -logits_to_keep:]
-        value = -0.5 - (ids.float() * 0.37).sin().abs()  # a function of the token, so rows keep theirs when padded
-        entropy = 1.0 + (ids.float() * 0.11).cos()
-        if torch.is_grad_enabled():
-            self.leaf = (value * 1.1).requires_grad_()
-            return self.leaf, entropy, None
-        return value, entropy, None
-
-    def gradient(
-        self, made: Batch, rows: int, micro: int, now: Version = NOW, **attributes: Any
-    ) -> tuple[dict[str, Any], Any, float]:
-        """(batch dict, d loss / d logprob (B, T), loss), summed over micro-batches as the loop would."""
-        trainer = self.trainer
-        trainer.args.generation_batch_size = rows
-        trainer.args.per_device_train_batch_size = micro
-        trainer.args.steps_per_generation = trainer.args.gradient_accumulation_steps = rows // micro
-        trainer.current_gradient_accumulation_steps = rows // micro
-        trainer.version = now
-        before = {name: getattr(trainer, name) for name in attributes}
-        for name, value in attributes.items():
-            setattr(trainer, name, value)
-        try:
-            self.source.batches = {0: made}
-            data = trainer._generate_and_score_completions([{"prompt": ""}] * rows)
-            parts, total = [], 0.0
-            for start in range(0, rows, micro):
-                part = {k: v[start : start + micro] if v.ndim else v for k, v in data.items()}
-                loss = trainer._compute_loss(trainer.model, part)
-                loss.backward()
-                parts.append(self.leaf.grad)
-                total += loss.item()
-            return data, torch.cat(parts), total
-        finally:
-            for name, value in before.items():
-                setattr(trainer, name, value)
 
 
 @pytest.fixture(scope="module")

@@ -226,7 +226,7 @@ class BadSink(ToySink):
     ids=["failure", "crash", "deadline", "publish", "wrong version"],
 )
 def test_faults_of_the_rollout_side_end_the_run(tmp_path: Path, source: Any, sink: Any, words: str) -> None:
-    trainer = make_trainer(tmp_path, source, sink, settings={"take_deadline": 0.3, "heartbeat": 0.1})
+    trainer = make_trainer(tmp_path, source, sink, settings={"take_deadline": 0.3})
     with pytest.raises(RolloutFailed, match=words):
         trainer.train()
 

@@ -24,7 +24,7 @@ def build(tmp_path: Path, fixed: dict[str, Any] | None = None, **trl: Any) -> An
 
 def test_configs_load_without_torch() -> None:
     code = (
-        "import sys, trainer.config, trainer.options, trainer.batch, trainer.weights;"
+        "import sys, trainer.config, trainer.options, trainer.batch, trainer.credit, trainer.weights, trainer.adapters;"
         "sys.exit(any(name in sys.modules for name in ('torch', 'trl', 'ray', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
@@ -96,6 +96,20 @@ def test_shapes_that_do_not_meet_are_refused_at_start_up(tmp_path: Path, options
     with pytest.raises(ConfigError, match=words) as caught:
         build(tmp_path, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_credit_and_correction_that_the_loss_cannot_take_are_refused_at_start_up(tmp_path: Path) -> None:
+    def build_with(**options: Any) -> Any:
+        trl = {"max_steps": 4, "save_strategy": "no", **options.pop("trl")}
+        return build_grpo_config(TrainerConfig(trl=trl, **options), tmp_path)
+
+    with pytest.raises(ConfigError, match=r"trainer\.credit .* importance_sampling_level sequence"):
+        build_with(credit="step", trl={"importance_sampling_level": "sequence", "loss_type": "grpo"})
+    with pytest.raises(ConfigError, match=r"trainer\.correction sequence_mask does not work with trl\.loss_type vespo"):
+        build_with(correction="sequence_mask", trl={"loss_type": "vespo"})
+    with pytest.raises(ConfigError, match=r"trainer\.trl\.sync_ref_model needs full weights"):
+        build_with(trl={"use_peft": True, "beta": 0.1, "sync_ref_model": True})
+    assert build_with(credit="step", trl={"use_peft": True, "lora_r": 4}).loss_type == "dapo"
 
 
 def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("trl")
 import trl
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer, ModelConfig
 
-from trainer.options import FORWARDED, HONOURED, REFUSED
+from trainer.options import FORWARDED, HONOURED, LORA, REFUSED, REFUSED_LORA
 
 
 def parameters(name: str) -> list[str]:
@@ -29,6 +29,13 @@ def test_every_option_is_in_exactly_one_table() -> None:
     assert fields - set().union(*tables) == set()
     assert set().union(*tables) - fields == set()
     assert sum(map(len, tables)) == len(fields)
+
+
+def test_every_option_of_an_adapter_is_one_of_trls_and_taken_or_refused() -> None:
+    fields = {field.name for field in dataclasses.fields(ModelConfig)}
+    about = {name for name in fields if re.match("lora|use_peft|use_rslora|use_dora|load_in", name)}
+    assert about == LORA | set(REFUSED_LORA) and not LORA & set(REFUSED_LORA)
+    assert not about & {field.name for field in dataclasses.fields(GRPOConfig)}
 
 
 def test_only_the_seam_is_overridden() -> None:
@@ -85,6 +92,8 @@ def test_the_attributes_we_lean_on_exist() -> None:
         "mask_truncated_completions",
         "max_completion_length",
         "pad_to_multiple_of",
+        "importance_sampling_level",
+        "loss_type",
         "ref_model",
         "scale_rewards",
         "temperature",

@@ -1,8 +1,8 @@
 """Finished groups -> training rows -> one padded rectangle of numpy columns (crossing 2: tokens -> tensors).
 
-Owns: segments, boundary checks, advantages on whole groups, padding rows and what keeps them neutral, the slice of
-one rank. Refuses, with ``BatchRefused``: anything that is not a complete, scorable, finite, in-lineage row of the
-agreed size. Loads without torch; ``trainer.grpo`` wraps the columns.
+Owns: segments, boundary checks, advantages in their places (``trainer.credit`` says how large they are), padding rows
+and what keeps them neutral, the slice of one rank. Refuses, with ``BatchRefused``: anything that is not a complete,
+scorable, finite, in-lineage row of the agreed size. Loads without torch; ``trainer.grpo`` wraps the columns.
 
 Example: prompt ``[1 2 3]``, completion ``[7 8]``, observation ``[4 5]``, completion ``[9]`` becomes
 ``prompt_ids = 1 2 3``, ``completion_ids = 7 8 4 5 9``, ``mask = 1 1 0 0 1``.
@@ -12,21 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from rollout.errors import AgentworldError
 from rollout.types import Batch, Group, Trajectory, Version
-
-if TYPE_CHECKING:
-    import torch
+from trainer.credit import Credit, Scale, episode, group_advantages, turn_advantages
 
 ROW_MEAN_LOSSES = frozenset({"grpo", "sapo", "dr_grpo", "luspo"})  # divide by the number of rows
 TOKEN_MEAN_LOSSES = frozenset({"dapo", "cispo", "vespo"})  # divide by the number of trained tokens
-STD_EPSILON = 1e-4  # GRPOTrainer's
-Scale = Literal["group", "batch", "none"]
 
 
 class BatchRefused(AgentworldError):
@@ -38,8 +33,9 @@ class Row:
     """One training sequence. All ``_T`` fields have the completion's length T >= 1.
 
     ``mask`` 1 = sampled by the policy; ``versions`` is None exactly where ``mask`` is 0; ``logprobs`` (None: not
-    reported) are 0.0 there. ``keep`` False hides the whole completion from attention and loss (padding rows,
-    masked truncated completions).
+    reported) are 0.0 there, and ``turns``, the index of the turn a token belongs to, is -1. ``advantages_T`` (None:
+    ``advantage`` holds for every token) is 0.0 there. ``keep`` False hides the whole completion from attention and
+    loss (padding rows, masked truncated completions).
     """
 
     prompt_ids: tuple[int, ...]
@@ -47,8 +43,10 @@ class Row:
     mask: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     versions: tuple[Version | None, ...]
+    turns: tuple[int, ...]
     name: str
     advantage: float = 0.0
+    advantages_T: tuple[float, ...] | None = None
     keep: bool = True
     padding: bool = False
 
@@ -75,10 +73,11 @@ class Plan:
 
     rows: tuple[Row, ...]
     rewards: np.ndarray  # [trajectories], nan = unscorable
-    advantages: np.ndarray  # [trajectories], before any scale correction
+    advantages: np.ndarray  # [trajectories], before any scale correction; per turn credit: mean over its tokens
     zero_std: np.ndarray  # [trajectories] bool
     trajectories: tuple[Trajectory, ...]
     row_scale: float
+    figures: Mapping[str, float] = field(default_factory=dict)  # of credit assignment
 
     @property
     def num_items(self) -> int:
@@ -104,6 +103,7 @@ def segments(trajectory: Trajectory) -> tuple[Row, ...]:
     mask: list[int] = []
     logprobs: list[float] = []
     versions: list[Version | None] = []
+    turns: list[int] = []
     reported = all(turn.completion.logprobs for turn in trajectory.turns)
     for k, turn in enumerate(trajectory.turns):
         done = turn.completion
@@ -118,12 +118,14 @@ def segments(trajectory: Trajectory) -> tuple[Row, ...]:
         mask += [0] * len(context) + [1] * len(done.ids)
         logprobs += [0.0] * len(context) + list(done.logprobs)
         versions += [*([None] * len(context)), *done.versions]
+        turns += [-1] * len(context) + [k] * len(done.ids)
     row = Row(
         prompt_ids=trajectory.turns[0].context_ids,
         completion_ids=tuple(ids),
         mask=tuple(mask),
         logprobs=tuple(logprobs) if reported else None,
         versions=tuple(versions),
+        turns=tuple(turns),
         name=where,
     )
     return (row,)
@@ -136,9 +138,10 @@ def check_row(row: Row, limits: Limits, current: Version, resumed_at: int) -> No
         raise BatchRefused(f"{row.name}: empty prompt")
     if length == 0:
         raise BatchRefused(f"{row.name}: empty completion")
-    lengths = (length, len(row.mask), len(row.versions), length if row.logprobs is None else len(row.logprobs))
+    logprobs = length if row.logprobs is None else len(row.logprobs)
+    lengths = (length, len(row.mask), len(row.versions), logprobs, len(row.turns))
     if len(set(lengths)) != 1:
-        raise BatchRefused(f"{row.name}: lengths differ (ids, mask, versions, logprobs) = {lengths}")
+        raise BatchRefused(f"{row.name}: lengths differ (ids, mask, versions, logprobs, turns) = {lengths}")
     if any(m not in (0, 1) for m in row.mask):
         raise BatchRefused(f"{row.name}: mask holds values outside {{0, 1}}")
     if row.mask[-1] != 1:
@@ -177,41 +180,13 @@ def _check_versions(row: Row, current: Version, resumed_at: int) -> None:
             raise BatchRefused(f"{row.name}: sampled by {version}, which is not in the lineage of {current}")
 
 
-def group_advantages(rewards_NG: np.ndarray, scale: Scale = "group") -> tuple[np.ndarray, np.ndarray]:
-    """Advantages and zero-variance flags, both (N, G), of rewards (N, G) with nan for unscorable or absent members.
-
-    TRL's ``sum_then_normalize``, operation by operation in its fp32, so that both paths agree to the bit: mean and
-    Bessel-corrected deviation (+ 1e-4) over the scorable members of each group; ``batch`` divides by the deviation
-    over all groups, ``none`` by 1. Unscorable members, and groups with fewer than two scorable ones, get 0.
-    """
-    import torch
-
-    rewards = torch.from_numpy(rewards_NG.astype(np.float32))
-    std = _nanstd(rewards.flatten(), 0).expand_as(rewards) if scale == "batch" else _nanstd(rewards, 1)
-    value = rewards - torch.nanmean(rewards, dim=1, keepdim=True)
-    if scale != "none":
-        value = value / (std + STD_EPSILON)
-    value = torch.nan_to_num(value, nan=0.0)
-    return value.numpy(), torch.isclose(std, torch.zeros_like(std)).expand_as(rewards).numpy()
-
-
-def _nanstd(values: torch.Tensor, dim: int) -> torch.Tensor:
-    """Bessel-corrected over the known values; nan where fewer than two are known."""
-    import torch
-
-    known = (~torch.isnan(values)).sum(dim=dim, keepdim=True)
-    centred = values - torch.nanmean(values, dim=dim, keepdim=True)
-    variance = torch.nanmean(centred**2, dim=dim, keepdim=True)
-    bessel = torch.where(known > 1, known / (known - 1), torch.nan)
-    return torch.sqrt(variance * bessel)
-
-
 def plan_batch(
     batch: Batch,
     limits: Limits,
     current: Version,
     *,
     scale: Scale = "group",
+    credit: Credit | None = None,
     loss_type: str = "dapo",
     truncated_unless: frozenset[int] | None = None,
     padding_id: int = 0,
@@ -221,29 +196,25 @@ def plan_batch(
     """Check, score and pad one batch into the fixed rectangle of ``limits.rows`` rows.
 
     ``truncated_unless``: hide completions whose last id is not among these (``mask_truncated_completions``).
-    ``neutral``: which features forbid padding here, see ``refuse_padding``. Raises ``BatchRefused``.
+    ``neutral``: which features forbid padding here, see ``refuse_padding``. Raises ``BatchRefused``, and
+    ``ConfigError`` where ``credit`` asks for what the worlds do not give.
     """
     _check_groups(batch, limits)
     rewards = np.full((len(batch.groups), limits.group_size), math.nan)
     for g, group in enumerate(batch.groups):
         rewards[g, : len(group.members)] = _rewards(group)
+    scorable = [(int(g), int(m)) for g, m in np.argwhere(~np.isnan(rewards))]
+    members = [batch.groups[g].members[m] for g, m in scorable]
+    made = [_checked_rows(member, limits, current, resumed_at, truncated_unless) for member in members]
+    credit = credit or Credit()
     advantages, zero_std = group_advantages(rewards, scale)
-    blocks: list[list[Row]] = []
-    for group, group_reward, group_advantage in zip(batch.groups, rewards, advantages, strict=True):
-        block: list[Row] = []
-        for trajectory, reward, advantage in zip(group.members, group_reward, group_advantage, strict=False):
-            if math.isnan(reward):
-                continue
-            if trajectory.sampling.temperature != limits.temperature:
-                raise BatchRefused(
-                    f"group {group.id}: sampled at temperature {trajectory.sampling.temperature},"
-                    f" trained at trl.temperature {limits.temperature}"
-                )
-            for row in segments(trajectory):
-                check_row(row, limits, current, resumed_at)
-                keep = truncated_unless is None or row.completion_ids[-1] in truncated_unless
-                block.append(replace(row, advantage=float(advantage), keep=keep))
-        blocks.append(block)
+    advantages *= credit.trajectory
+    per_turn, figures = _turn_credit(members, credit, scale)
+    blocks: list[list[Row]] = [[] for _ in batch.groups]
+    for place, rows_of_one, turns_K in zip(scorable, made, per_turn, strict=True):
+        credited = [_credited(row, float(advantages[place]), turns_K) for row in rows_of_one]
+        advantages[place] = np.mean([row.advantage for row in credited])
+        blocks[place[0]] += credited
     rows = _rectangle(blocks, limits, padding_id)
     real = sum(not row.padding for row in rows)
     if real == 0:
@@ -253,16 +224,59 @@ def plan_batch(
         refuse_padding(loss_type, neutral or {})
         if loss_type in ROW_MEAN_LOSSES:
             row_scale = len(rows) / real
-            rows = [replace(row, advantage=row.advantage * row_scale) for row in rows]
     present = np.arange(limits.group_size) < np.asarray([[len(group.members)] for group in batch.groups])
     return Plan(
-        rows=tuple(rows),
+        rows=tuple(_scaled(row, row_scale) for row in rows),
         rewards=rewards[present],
         advantages=advantages[present],
         zero_std=zero_std[present],
         trajectories=tuple(member for group in batch.groups for member in group.members),
         row_scale=row_scale,
+        figures=figures,
     )
+
+
+def _checked_rows(
+    trajectory: Trajectory,
+    limits: Limits,
+    current: Version,
+    resumed_at: int,
+    truncated_unless: frozenset[int] | None,
+) -> list[Row]:
+    if trajectory.sampling.temperature != limits.temperature:
+        raise BatchRefused(
+            f"group {trajectory.group}: sampled at temperature {trajectory.sampling.temperature},"
+            f" trained at trl.temperature {limits.temperature}"
+        )
+    rows = []
+    for row in segments(trajectory):
+        check_row(row, limits, current, resumed_at)
+        rows.append(replace(row, keep=truncated_unless is None or row.completion_ids[-1] in truncated_unless))
+    return rows
+
+
+def _turn_credit(
+    members: Sequence[Trajectory], credit: Credit, scale: Scale
+) -> tuple[Sequence[np.ndarray | None], Mapping[str, float]]:
+    if not credit.per_turn:
+        return [None] * len(members), {}
+    return turn_advantages([episode(member, credit) for member in members], credit, scale)
+
+
+def _credited(row: Row, advantage: float, turns_K: np.ndarray | None) -> Row:
+    """``row`` with its trajectory's advantage, plus that of the turn each token belongs to (then ``advantage`` is the
+    mean over sampled tokens)."""
+    if turns_K is None:
+        return replace(row, advantage=advantage)
+    values = tuple(advantage + float(turns_K[k]) if k >= 0 else 0.0 for k in row.turns)
+    return replace(row, advantage=sum(values) / sum(row.mask), advantages_T=values)
+
+
+def _scaled(row: Row, factor: float) -> Row:
+    if factor == 1.0:
+        return row
+    per_token = None if row.advantages_T is None else tuple(value * factor for value in row.advantages_T)
+    return replace(row, advantage=row.advantage * factor, advantages_T=per_token)
 
 
 def refuse_padding(loss_type: str, features: Mapping[str, bool]) -> None:
@@ -313,7 +327,7 @@ def _rewards(group: Group) -> np.ndarray:
 
 
 def _rectangle(blocks: Sequence[Sequence[Row]], limits: Limits, padding_id: int) -> list[Row]:
-    filler = Row((padding_id,), (padding_id,), (0,), (0.0,), (None,), "padding", keep=False, padding=True)
+    filler = Row((padding_id,), (padding_id,), (0,), (0.0,), (None,), (-1,), "padding", keep=False, padding=True)
     rows: list[Row] = []
     for block in blocks:
         rows += [*block, *[filler] * (limits.group_size - len(block))]
@@ -325,7 +339,7 @@ def columns(rows: Sequence[Row], pad_id: int, multiple: int | None = None) -> di
     """Pad one rank's rows: prompts left, completions right, the way GRPOTrainer does.
 
     Keys and shapes: ``prompt_ids``, ``prompt_mask`` (B, P); ``completion_ids``, ``completion_mask``, ``tool_mask``,
-    ``sampling_logps`` (nan where not reported) (B, T); ``advantages`` (B,).
+    ``sampling_logps`` (nan where not reported) (B, T); ``advantages`` (B,), or (B, T) where a row has them per token.
     """
     width_p = _round_up(max(len(row.prompt_ids) for row in rows), multiple)
     width_t = _round_up(max(len(row.completion_ids) for row in rows), multiple)
@@ -339,6 +353,8 @@ def columns(rows: Sequence[Row], pad_id: int, multiple: int | None = None) -> di
         "sampling_logps": np.zeros(shape_t, np.float32),
         "advantages": np.asarray([row.advantage for row in rows], np.float32),
     }
+    if any(row.advantages_T is not None for row in rows):
+        out["advantages"] = np.zeros(shape_t, np.float32)
     for b, row in enumerate(rows):
         length = len(row.completion_ids)
         out["prompt_ids"][b, width_p - len(row.prompt_ids) :] = row.prompt_ids
@@ -347,6 +363,8 @@ def columns(rows: Sequence[Row], pad_id: int, multiple: int | None = None) -> di
         out["completion_mask"][b, :length] = int(row.keep)
         out["tool_mask"][b, :length] = row.mask if row.keep else 0
         out["sampling_logps"][b, :length] = math.nan if row.logprobs is None else row.logprobs
+        if out["advantages"].ndim == 2:
+            out["advantages"][b, :length] = row.advantages_T or 0.0
     return out
 
 

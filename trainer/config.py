@@ -1,22 +1,27 @@
 """The trainer's own options, and the way TRL's go through one checked ``trl:`` map.
 
-Owns: ``TrainerConfig``, ``SFTConfig``, their validation, ``build_grpo_config``. Refuses unknown and refused TRL
-options (``trainer.options``). Loads without torch; only ``build_grpo_config`` imports TRL.
+Owns: ``TrainerConfig``, ``SFTConfig``, their validation, ``build_grpo_config``, ``build_lora_config``. Refuses unknown
+and refused TRL options (``trainer.options``). Loads without torch; only the two builders import TRL.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rollout.errors import ConfigError
-from trainer.options import OWNED, check_trl_options
+from trainer.credit import NAMED, Term, check_credit, parse_credit
+from trainer.options import LORA, OWNED, check_trl_options
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from trl import GRPOConfig
+
+Correction = Literal["coupled", "decoupled", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
 class TrainerConfig(BaseModel):
@@ -28,14 +33,21 @@ class TrainerConfig(BaseModel):
         default=4096, ge=2, description="tokens of prompt + completion; longer rows are refused"
     )
     take_deadline: float = Field(default=1800.0, gt=0, description="seconds to wait for one batch of rollouts")
-    heartbeat: float = Field(default=30.0, gt=0, description="seconds between signs of life to the other ranks")
-    correction: Literal["decoupled", "coupled"] = Field(
-        default="decoupled", description="stale tokens: recomputed logprobs + clipped weight, or the sampler's logprobs"
+    credit: dict[Term, float] = Field(
+        default_factory=lambda: dict(NAMED["trajectory"]),
+        description="trajectory, turn, step, or the weights of the three and the discount per turn (trainer.credit)",
+    )
+    correction: Correction = Field(
+        default="decoupled",
+        description="stale tokens: recomputed logprobs and a weight per token or sequence, truncated or masked"
+        " (decoupled: token_truncate); coupled: the sampler's logprobs in the loss's own ratio",
     )
     correct_when: Literal["stale", "always"] = Field(
         default="stale", description="always: also correct the sampler/trainer mismatch of fresh tokens"
     )
-    weight_cap: float = Field(default=2.0, gt=0, description="upper clip of the decoupled importance weight")
+    weight_cap: float | tuple[float, float] = Field(
+        default=2.0, description="highest importance weight, or [lowest, highest]: clipped to it, or masked beyond it"
+    )
     sync_dtype: Literal["model", "float32", "bfloat16"] = Field(
         default="model", description="dtype of published weights"
     )
@@ -46,6 +58,49 @@ class TrainerConfig(BaseModel):
     def _known_options(cls, value: dict[str, Any]) -> dict[str, Any]:
         check_trl_options(value)
         return value
+
+    @field_validator("credit", mode="before")
+    @classmethod
+    def _named_credit(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in NAMED:
+            raise ValueError(f"use one of {', '.join(NAMED)}, or a mapping of weights")
+        return dict(NAMED[value])
+
+    @field_validator("credit")
+    @classmethod
+    def _sound_credit(cls, value: dict[Term, float]) -> dict[Term, float]:
+        parse_credit(value)
+        return value
+
+    @field_validator("weight_cap")
+    @classmethod
+    def _sound_cap(cls, value: float | tuple[float, float]) -> float | tuple[float, float]:
+        low, high = value if isinstance(value, tuple) else (0.0, value)
+        if not 0 <= low < high:
+            raise ValueError("the highest weight must be above 0, and above the lowest, which is at least 0")
+        return value
+
+    @property
+    def weighting(self) -> Weighting | None:
+        """What the decoupled weight is; None: coupled."""
+        if self.correction == "coupled":
+            return None
+        level, mode = ("token", "truncate") if self.correction == "decoupled" else self.correction.split("_")
+        low, high = self.weight_cap if isinstance(self.weight_cap, tuple) else (None, self.weight_cap)
+        return Weighting(level == "sequence", mode == "mask", low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """A decoupled importance weight: of each token or of the whole ``sequence``; outside ``[low, high]`` it is clipped
+    to the bound or, with ``mask``, 0."""
+
+    sequence: bool
+    mask: bool
+    low: float | None
+    high: float
 
 
 class SFTConfig(BaseModel):
@@ -93,6 +148,7 @@ def build_grpo_config(config: TrainerConfig, out_dir: str | os.PathLike[str], **
     from trl import GRPOConfig
 
     check_trl_options(fixed)
+    loss_options = {name: value for name, value in config.trl.items() if name not in LORA}
     for name, value in fixed.items():
         if name in config.trl and config.trl[name] != value:
             raise ConfigError(f"trainer.trl.{name} is {config.trl[name]!r}, but the experiment says {value!r}")
@@ -105,7 +161,7 @@ def build_grpo_config(config: TrainerConfig, out_dir: str | os.PathLike[str], **
         "bf16": cuda and torch.cuda.is_bf16_supported(),
         "dataloader_pin_memory": cuda,
         "max_completion_length": config.max_row_length,
-        **config.trl,
+        **loss_options,
         **fixed,
         **OWNED,
         "output_dir": str(Path(out_dir).resolve()),
@@ -118,7 +174,41 @@ def build_grpo_config(config: TrainerConfig, out_dir: str | os.PathLike[str], **
     except (TypeError, ValueError) as error:
         raise ConfigError(f"trainer.trl: {' '.join(str(error).split())}") from error
     check_shape(args)
+    check_loss(config, args)
     return args
+
+
+def build_lora_config(config: TrainerConfig) -> LoraConfig | None:
+    """The adapter that ``trl.use_peft`` and its fellows describe; None: full weights. Defaults are TRL's, but for
+    ``lora_target_modules``: all linear layers except the output layer, whatever the architecture.
+
+    Raises ``ConfigError`` on LoRA options without ``use_peft``, and on what PEFT refuses.
+    """
+    chosen = {name: value for name, value in config.trl.items() if name in LORA}
+    if not chosen.get("use_peft"):
+        if unused := sorted(chosen.keys() - {"use_peft"}):
+            raise ConfigError(f"trainer.trl.{unused[0]} does nothing without trainer.trl.use_peft: true")
+        return None
+    from trl import ModelConfig, get_peft_config
+
+    try:
+        return get_peft_config(ModelConfig(**{"lora_target_modules": "all-linear", **chosen}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"trainer.trl: {' '.join(str(error).split())}") from error
+
+
+def check_loss(config: TrainerConfig, args: GRPOConfig) -> None:
+    """Raises ``ConfigError`` where the loss cannot take the credit, correction or adapter that is asked for."""
+    if args.sync_ref_model and config.trl.get("use_peft"):
+        raise ConfigError(
+            "trainer.trl.sync_ref_model needs full weights: with use_peft the reference is the base model"
+        )
+    check_credit(parse_credit(config.credit), args.loss_type, args.importance_sampling_level)
+    if args.loss_type == "vespo" and config.weighting is not None and config.weighting.sequence:
+        raise ConfigError(
+            f"trainer.correction {config.correction} does not work with trl.loss_type vespo, which multiplies weights"
+            " of tokens into a sequence's itself: use token_truncate, token_mask or coupled"
+        )
 
 
 def check_shape(args: GRPOConfig) -> int:

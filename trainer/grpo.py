@@ -1,6 +1,6 @@
 """The one TRL subclass: GRPO on finished, scored groups.
 
-Owns: the single overridden method, the hand-over of batches to all ranks, importance correction, version minting and
+Owns: the single overridden method, the hand-over of batches to all ranks, when to correct, version minting and
 publishing. Refuses: generation, rewards, evaluation inside the trainer. TRL's loss, optimiser step and hooks stay as
 they are. The overridden method is private: trl is pinned to one minor and ``tests/test_trl_contract.py`` guards it.
 """
@@ -26,13 +26,17 @@ from trl.trainer.utils import use_adapter
 from rollout.errors import AgentworldError, ConfigError
 from rollout.protocols import BatchSource, WeightSink
 from rollout.types import Batch, Failure, Trajectory, Version
+from trainer.adapters import check_adapters
 from trainer.batch import Limits, Plan, Row, ages, columns, plan_batch
-from trainer.config import TrainerConfig, check_shape
+from trainer.config import TrainerConfig, build_lora_config, check_loss, check_shape
+from trainer.correction import correction_figures, importance_weight, weighted
+from trainer.credit import parse_credit
 from trainer.metrics import append_durably, batch_metrics, reward_columns, token_counts
 from trainer.weights import named_tensors
 
 logger = logging.getLogger(__name__)
 
+HEARTBEAT = 30.0  # seconds between signs of life to the ranks that wait for rank 0's batch (decision 18)
 MAX_TICKET_BATCHES = 1000  # generation batches of tickets per pass over the dataset
 
 
@@ -79,25 +83,28 @@ class WorldModelGRPOTrainer(GRPOTrainer):
     ) -> None:
         self.settings = settings or TrainerConfig()
         self.period = check_shape(args)  # optimiser steps per generation batch
+        check_loss(self.settings, args)
+        self.credit = parse_credit(self.settings.credit)
         self.source, self.sink, self.attempt = source, sink, attempt
         self.version = Version(attempt, 0)
         self.resumed_at = 0
         self.taken_at: int | None = None
-        super().__init__(
-            model=model,
-            reward_funcs=[_no_reward],
-            args=args,
-            train_dataset=tickets(args, self.period),
-            processing_class=processing_class,
-            callbacks=[RolloutCallback(self), *callbacks],
-            optimizers=optimizers,
-        )
-        if sink is not None and hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
-            raise ConfigError("model: publishing adapters is not supported; train full weights")
+        try:
+            super().__init__(
+                model=model,
+                reward_funcs=[_no_reward],
+                args=args,
+                train_dataset=tickets(args, self.period),
+                processing_class=processing_class,
+                callbacks=[RolloutCallback(self), *callbacks],
+                optimizers=optimizers,
+                peft_config=build_lora_config(self.settings),
+            )
+        except ValueError as error:  # what TRL and PEFT say about options that do not fit the model
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        check_adapters(self.model)
         if self.accelerator.is_main_process and source is None:
             raise ConfigError("source: rank 0 needs a BatchSource")
-        if args.loss_type == "vespo" and self.settings.correct_when == "always":
-            raise ConfigError("trainer.correct_when always does not work with trl.loss_type vespo")
 
     # ---------------------------------------------------------------- the seam
 
@@ -120,12 +127,12 @@ class WorldModelGRPOTrainer(GRPOTrainer):
             data["sampling_per_token_logps"] = sampling
         age = ages(plan.rows, self.version)
         stale = bool(age.max(initial=0) > 0)
-        if stale and not reported:
-            raise AgentworldError(
-                f"step {batch.step}: tokens are up to {age.max()} steps stale but their logprobs are missing"
-            )
+        correct = stale or self.settings.correct_when == "always"
+        if correct and not reported:
+            why = f"tokens are up to {age.max()} steps stale" if stale else "trainer.correct_when is always"
+            raise AgentworldError(f"step {batch.step}: {why} but the sampler's logprobs are missing")
         self._reference(data)
-        self._correct(data, sampling, stale and reported)
+        self._correct(data, sampling, correct)
         self._record(plan, batch, waited)
         return data
 
@@ -150,7 +157,7 @@ class WorldModelGRPOTrainer(GRPOTrainer):
             reason = f"no batch for step {step} within {self.settings.take_deadline:.0f} s"
             return Failure("waiting for rollouts (trainer.take_deadline)", reason, retryable=True)
         try:
-            return self.source.take(step, timeout=min(left, self.settings.heartbeat))
+            return self.source.take(step, timeout=min(left, HEARTBEAT))
         except Exception as error:  # the one boundary: an exception on rank 0 alone would hang the other ranks
             logger.exception("rollout source failed at step %d", step)
             return Failure("rollout source", f"{type(error).__name__}: {error}")
@@ -175,6 +182,7 @@ class WorldModelGRPOTrainer(GRPOTrainer):
             limits,
             self.version,
             scale=self.scale_rewards,
+            credit=self.credit,
             loss_type=self.loss_type,
             truncated_unless=self._ends() if self.mask_truncated_completions else None,
             padding_id=self._tokenizer.eos_token_id,
@@ -217,26 +225,27 @@ class WorldModelGRPOTrainer(GRPOTrainer):
         with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
             data["ref_per_token_logps"] = self._logps(self.model, data)
 
-    def _correct(self, data: dict[str, torch.Tensor], sampling: torch.Tensor, stale: bool) -> None:
+    def _correct(self, data: dict[str, torch.Tensor], sampling: torch.Tensor, correct: bool) -> None:
         """Decision 14: fresh and aligned leaves ``old_per_token_logps`` out; fresh and misaligned recomputes them, as
-        TRL does; stale is decoupled (AReaL, arXiv 2505.24298, section 5.2) or coupled. All ranks agree on the case."""
-        correct = stale or (self.settings.correct_when == "always" and "sampling_per_token_logps" in data)
+        TRL does; ``correct``: recomputed and weighted, or coupled. All ranks agree on the case."""
         aligned = self.period == 1
         if not correct and aligned:
             return
-        if correct and self.settings.correction == "coupled":
+        how = self.settings.weighting
+        if correct and how is None:
             data["old_per_token_logps"] = sampling
             return
         data["old_per_token_logps"] = prox = self._logps(self.model, data)
-        if not correct:
+        if not correct or how is None:
             return
-        if self.loss_type == "vespo":
-            raise ConfigError("trl.loss_type vespo cannot train on stale tokens with decoupled weights: use coupled")
         mask = data["completion_mask"] * data["tool_mask"]
-        difference = (prox - sampling) * mask
-        weight = torch.exp(difference).clamp(max=self.settings.weight_cap)
-        data["advantages"] = data["advantages"].unsqueeze(1) * weight
-        self._record_correction(difference, weight, mask.bool())
+        weight = importance_weight(prox - sampling, mask, how)
+        if self.loss_type == "vespo":
+            data["importance_sampling_ratio"] = weight
+        else:
+            data["advantages"] = weighted(data["advantages"], weight)
+        for name, value in correction_figures(self.accelerator, prox - sampling, weight, mask).items():
+            self._metric(name, value)
 
     # ---------------------------------------------------------------- figures
 
@@ -244,25 +253,13 @@ class WorldModelGRPOTrainer(GRPOTrainer):
         if not math.isnan(value):
             self._metrics["train"][name].append(value)
 
-    def _record_correction(self, difference: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor) -> None:
-        size = torch.stack([mask.sum(), (difference.abs() * mask).sum(), (weight * mask).sum()]).double()
-        total = self.accelerator.reduce(size, reduction="sum").clamp(min=1e-12)
-        top = torch.stack([difference.abs().max(), weight.masked_fill(~mask, 0).max()])
-        low = weight.masked_fill(~mask, math.inf).min().reshape(1)
-        top, low = self.accelerator.gather(top).view(-1, 2), self.accelerator.gather(low)
-        self._metric("sampling/sampling_logp_difference/mean", (total[1] / total[0]).item())
-        self._metric("sampling/sampling_logp_difference/max", top[:, 0].max().item())
-        self._metric("sampling/importance_sampling_ratio/min", low.min().item())
-        self._metric("sampling/importance_sampling_ratio/mean", (total[2] / total[0]).item())
-        self._metric("sampling/importance_sampling_ratio/max", top[:, 1].max().item())
-
     def _record(self, plan: Plan, batch: Batch, waited: float) -> None:
         prompt, sampled = token_counts(plan)
         self.state.num_input_tokens_seen += prompt + sampled
         self._metrics["train"]["num_tokens"] = [self.state.num_input_tokens_seen]
         for name, value in batch_metrics(plan, self._ends(), self.version).items():
             self._metric(name, value)
-        for name, value in batch.metrics.items():
+        for name, value in {**plan.figures, **batch.metrics}.items():
             self._metric(name, float(value))
         self._metric("perf/rollout_wait_s", waited)
         if self.log_completions:

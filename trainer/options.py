@@ -2,7 +2,8 @@
 
 HONOURED: belongs to the replaced method, and our code does it. FORWARDED: handled by TRL, transformers or accelerate
 outside the replaced method. REFUSED: would be ignored, is untested here, or is set by us; the text says why.
-A test compares the tables with the installed dataclass, so that a new minor version fails there first.
+LORA stands beside them: the options of trl's ``ModelConfig`` that describe an adapter, honoured by us.
+A test compares the tables with the installed dataclasses, so that a new minor version fails there first.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _FORWARDED = """
     local_rank parallelism_config
 """
 
+LORA = frozenset("use_peft lora_r lora_alpha lora_dropout lora_target_modules use_rslora".split())
 HONOURED = frozenset(_HONOURED.split())
 FORWARDED = frozenset(_FORWARDED.split())
 
@@ -50,6 +52,7 @@ _HUB = "nothing is pushed from a training run; upload a finished checkpoint"
 _DATA = "batches come whole from rollouts; order and curriculum belong to the scheduler"
 _REWARD = "rewards are composed where trajectories are scored"
 _PROMPT = "chat templates and tools belong to the rollout side"
+_ADAPTER = "published weights are merged from plain LoRA layers; choose layers with lora_target_modules"
 _FSDP = "publishing weights under FSDP is not supported; use deepspeed"
 
 
@@ -67,7 +70,7 @@ REFUSED: dict[str, str] = {
     **_each(
         "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_cap"
         " vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min",
-        "use trainer.correction, correct_when and weight_cap",
+        "use trainer.correction, which has the same four modes, correct_when and weight_cap",
     ),
     **_each("eval_strategy eval_steps eval_delay per_device_eval_batch_size prediction_loss_only eval_on_start", _EVAL),
     **_each("eval_do_concat_batches eval_accumulation_steps eval_use_gather_object batch_eval_metrics", _EVAL),
@@ -93,13 +96,18 @@ OWNED: dict[str, Any] = {
     "shuffle_dataset": False,
 }
 
+REFUSED_LORA = _each(
+    "use_dora lora_target_parameters lora_modules_to_save lora_task_type load_in_8bit load_in_4bit", _ADAPTER
+)
+
 
 def check_trl_options(names: Iterable[str]) -> None:
     """Raise ``ConfigError`` naming the first option that is refused (and why) or unknown (and the nearest name)."""
+    refused, taken = REFUSED | REFUSED_LORA, HONOURED | FORWARDED | LORA
     for name in names:
-        if name in REFUSED:
-            raise ConfigError(f"trainer.trl.{name} is refused: {REFUSED[name]}")
-        if name not in HONOURED and name not in FORWARDED:
-            near = difflib.get_close_matches(name, [*HONOURED, *FORWARDED], n=1)
+        if name in refused:
+            raise ConfigError(f"trainer.trl.{name} is refused: {refused[name]}")
+        if name not in taken:
+            near = difflib.get_close_matches(name, sorted(taken), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"trainer.trl.{name} is not an option of GRPOConfig{hint}")

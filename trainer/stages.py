@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -26,6 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from rollout.errors import ConfigError
 from rollout.protocols import BatchSource, WeightSink
+from trainer.adapters import is_adapted, plain_model
 from trainer.config import SFTConfig, TrainerConfig, build_grpo_config
 from trainer.grpo import WorldModelGRPOTrainer
 from trainer.metrics import MetricsCallback
@@ -39,6 +40,10 @@ from trainer.sft import (
     compile_blocks,
     project_labelled_only,
 )
+from trainer.weights import named_tensors, to_torch
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Path_ = str | os.PathLike[str]
 FOREVER = 10**9  # optimiser steps, where the clock ends the run
@@ -153,7 +158,7 @@ def load_model(path: Path_, dtype: str = "float32") -> PreTrainedModel:
 
 
 def policy_rl(
-    model: Path_ | PreTrainedModel,
+    model: Path_ | PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     out_dir: Path_,
     config: TrainerConfig,
@@ -178,7 +183,7 @@ def policy_rl(
     args = build_grpo_config(config, out, **fixed)
     if args.world_size != world_size:
         raise ConfigError(f"trainer: {args.world_size} processes came up, {world_size} were asked for")
-    if not isinstance(model, PreTrainedModel):
+    if isinstance(model, str | os.PathLike):
         model = load_model(model)
     trainer = WorldModelGRPOTrainer(
         model,
@@ -195,5 +200,21 @@ def policy_rl(
         on_ready(trainer)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from is not None else None)
     final = out / "final"
-    trainer.save_model(str(final))
+    save_plain(trainer, final)
     return final
+
+
+def save_plain(trainer: WorldModelGRPOTrainer, folder: Path) -> None:
+    """An ordinary Hugging Face model folder; of LoRA the merged model, and the adapter beside it in ``adapter/``.
+    Every rank calls it."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not is_adapted(model):
+        trainer.save_model(str(folder))
+        return
+    main = trainer.accelerator.is_main_process
+    gather = trainer._dist.gather_params if trainer._dist.is_zero3 else None
+    merged = {name: to_torch(raw) for name, raw in named_tensors(model, gather=gather, sender=main)}
+    trainer.save_model(str(folder / "adapter"))
+    if main:
+        plain_model(model).save_pretrained(str(folder), state_dict=merged)
+        trainer.processing_class.save_pretrained(str(folder))

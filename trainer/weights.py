@@ -1,6 +1,7 @@
 """Policy weights as named raw tensors, on the way to the samplers (decision 22).
 
-Owns: bytes + dtype + shape, the walk over a model's parameters (tied weights once, ZeRO-3 gathered one by one).
+Owns: bytes + dtype + shape, the walk over a model's parameters (tied weights once, ZeRO-3 gathered one by one, LoRA
+merged on the way out).
 Refuses: transport (a ``WeightSink``) and versions (``trainer.grpo`` mints them). Importing it loads no torch, so a
 worker can unpickle a ``RawTensor`` cheaply.
 """
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from trainer.adapters import BASE, lora_layers, merged_weight, plain_model
 
 if TYPE_CHECKING:
     import torch
@@ -63,20 +66,29 @@ def named_tensors(
 ) -> Iterator[tuple[str, RawTensor]]:
     """Yield (name, tensor) for every parameter and persistent buffer; tied parameters once, under their first name.
 
+    A model with LoRA adapters yields the plain model it amounts to, one merged layer at a time and untouched itself.
     ``gather`` (ZeRO-3) must be entered by every rank in the same order, so every rank has to exhaust the iterator;
     ranks with ``sender`` False enter the gathers and yield nothing.
     """
     enter: Gather = gather or (lambda _: nullcontext())
-    for name, parameter in model.named_parameters():
-        with enter([parameter]):
-            raw = to_raw(parameter, dtype) if sender else None
-        if raw is not None:
-            yield name, raw
+    layers = dict(lora_layers(model))
+    adapters = {f"{name}{BASE}weight": layer for name, layer in layers.items()}
+    plain = plain_model(model)
+    for name, parameter in plain.named_parameters():
+        if name.rpartition(".lora_")[0] in layers:
+            continue
+        layer = adapters.get(name)
+        with enter([parameter] if layer is None else list(layer.parameters())):
+            if not sender:
+                continue
+            wanted = dtype or str(parameter.dtype).removeprefix("torch.")
+            raw = to_raw(parameter, dtype) if layer is None else to_raw(merged_weight(layer), wanted)
+        yield name.replace(BASE, "."), raw
     if sender:
-        kept = model.state_dict().keys()
-        for name, buffer in model.named_buffers():
+        kept = plain.state_dict().keys()
+        for name, buffer in plain.named_buffers():
             if name in kept:
-                yield name, to_raw(buffer, dtype)
+                yield name.replace(BASE, "."), to_raw(buffer, dtype)
 
 
 def load_tensors(model: torch.nn.Module, tensors: Mapping[str, RawTensor] | Iterable[tuple[str, RawTensor]]) -> None:
