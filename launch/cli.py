@@ -184,9 +184,7 @@ def vet(
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. trainer.trl.max_steps=10")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print config, resources and places; start nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and the plan, and stop.")] = False,
 ) -> None:
     """Policy RL: GRPO on groups of episodes sampled in a world."""
     from launch.config import dump, load
@@ -195,9 +193,10 @@ def train(
     if dry_run:
         from launch.preview import preview, this_machine
 
+        lines = preview(loaded, this_machine())
         print(dump(loaded), end="")
-        for line in preview(loaded, this_machine()):
-            say(f"# {line}")
+        for line in lines:
+            say(f"# {line}")  # what is printed is still a config file
         return
     from launch.train import run
 

@@ -142,10 +142,8 @@ def _writable(run_dir: Path) -> str:
 
 
 def _accelerator() -> str:
-    try:
-        import torch
-    except ImportError as error:
-        raise Problem("torch is not installed") from error
+    import torch
+
     if not torch.cuda.is_available():
         return "none, training on the CPU"
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]

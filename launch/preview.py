@@ -96,6 +96,8 @@ def _rollouts(config: ExperimentConfig) -> list[str]:
         world = "the real terminal, a sandbox an episode, on the worker's machine"
     elif model.kind == "server":
         world = f"simulated by {model.model} at {model.url}"
+    elif not model.path:
+        world = "simulated, but world_model.path is empty: training will refuse"
     else:
         world = f"simulated by {model.path} on {model.device}, {model.dtype}, a copy in each worker"
     episodes = f"{rollout.slots} episodes at once each, {rollout.threads} CPU thread(s) each"
@@ -106,11 +108,14 @@ def _amount(config: ExperimentConfig) -> list[str]:
     rollout, trl = config.rollout, config.trainer.trl
     size = rollout.groups_per_batch * rollout.group_size
     batches = num_batches(config)
-    often = f"{batches} batches" if batches is not None else "as many batches as trainer.trl.max_steps needs"
+    if "max_steps" not in trl:
+        often = "trainer.trl.max_steps is not set: training will refuse"
+    else:
+        often = f"{batches} batches, " if batches is not None else ""
+        often += f"{trl['max_steps']} optimiser steps"
     stale = f"at most {rollout.max_staleness} batch(es) old" if rollout.max_staleness else "synchronous"
     lines = [
-        f"batches: {rollout.groups_per_batch} groups x {rollout.group_size} = {size} episodes, {stale}; {often},"
-        f" {trl.get('max_steps', 'no')} optimiser steps",
+        f"batches: {rollout.groups_per_batch} groups x {rollout.group_size} = {size} episodes, {stale}; {often}",
         f"checkpoints: every {trl.get('save_steps', 500)} steps, the newest {KEEP_CHECKPOINTS} kept,"
         f" in {config.run_dir}",
     ]

@@ -30,6 +30,7 @@ CONTAINER = obj(
         "image": TEXT,
         "ports": array(obj({"name": NAME, "containerPort": {"type": "integer", "minimum": 1, "maximum": 65535}})),
         "env": array(obj({"name": TEXT, "value": {"type": "string"}}, ("name", "value"))),
+        "envFrom": array(obj({"secretRef": obj({"name": NAME}, ("name",))})),
         "resources": RESOURCES,
         "securityContext": obj({"privileged": {"type": "boolean"}}),
         "volumeMounts": array(

@@ -26,8 +26,11 @@ class Problem(Exception):
 
 
 def found(name: str, check: Callable[[], str], needed: bool = True) -> Finding:
-    """The result of ``check``. Anything but a Problem or a user-facing error is a bug and propagates."""
+    """The result of ``check``. Anything but a Problem, a user-facing error or a package that is not installed is a bug
+    and propagates."""
     try:
         return Finding(name, True, check(), needed)
     except (Problem, AgentworldError) as error:
         return Finding(name, False, str(error), needed)
+    except ModuleNotFoundError as error:
+        return Finding(name, False, f"{error.name} is not installed", needed)

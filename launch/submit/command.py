@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launch.errors import UserError
-from launch.preview import Place, preview
+from launch.preview import Place, preview, this_machine
 from launch.submit import kuberay, local, ray_jobs, skypilot, slurm
 from launch.submit.job import Job, prepare
 from launch.submit.options import Target, load_options, split_overrides
@@ -39,7 +39,11 @@ def launch(
         raise UserError(f"--out belongs to targets that render a file: {', '.join(RENDER)}")
     if detach and target is not Target.ray:
         raise UserError("--detach belongs to target ray")
-    job = prepare(config, overrides, load_options(target, options_file, split_overrides(overrides)[1]))
+    options = load_options(target, options_file, split_overrides(overrides)[1])
+    if target is Target.local:
+        here = this_machine()
+        options = options.model_copy(update={"cpus_per_node": here.cpus, "gpus_per_node": here.gpus})
+    job = prepare(config, overrides, options)
     if dry_run:
         for line in [*plan(job), *describe(target, job).split("\n")]:
             say(line)

@@ -118,6 +118,7 @@ def _pod(options: LaunchOptions, name: str, ports: list[dict[str, Any]]) -> dict
         "env": [
             {"name": key, "value": value} for key, value in {"RAY_USAGE_STATS_ENABLED": "0", **options.env}.items()
         ],
+        "envFrom": [{"secretRef": {"name": k8s.secret}}] if k8s.secret is not None else None,
         "resources": _resources(options),
         "securityContext": {"privileged": True} if k8s.privileged else None,
         "volumeMounts": [

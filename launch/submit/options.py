@@ -79,6 +79,7 @@ class K8sOptions(_Section):
     claim: Line | None = Field(None, description="PersistentVolumeClaim (ReadWriteMany) mounted at shared_dir; needed")
     service_account: Line | None = None
     node_selector: dict[str, Line] = Field({}, description="labels of the nodes to run on")
+    secret: Line | None = Field(None, description="Secret whose keys become environment variables: WANDB_API_KEY, ...")
     privileged: bool = Field(False, description="for the real terminal's sandbox, where pods may not make namespaces")
     ray_version: Line | None = Field(None, description="Ray of the image; null: the version installed here")
 
@@ -91,6 +92,7 @@ class SkypilotOptions(_Section):
     use_spot: bool = False
     disk_gb: Count | None = None
     volumes: dict[NodePath, Line] = Field({}, description="mount path: SkyPilot volume; shared_dir lies in one")
+    secrets: tuple[VariableName, ...] = Field((), description="further secrets to ask for, such as WANDB_API_KEY")
     idle_minutes: Count = Field(10, description="the cluster is torn down after so long without a job")
 
 
@@ -130,6 +132,8 @@ class LaunchOptions(_Section):
 _UNUSABLE: Mapping[Target, Mapping[str, str]] = {
     Target.local: {
         "nodes": "local is this machine",
+        "gpus_per_node": "local takes what this machine has",
+        "cpus_per_node": "local takes what this machine has",
         "memory_gb": "nothing here limits memory",
         "image": "local runs without a container",
     },

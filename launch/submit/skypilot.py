@@ -40,7 +40,7 @@ def task(job: Job) -> dict[str, Any]:
             "resources": _resources(options),
             "volumes": dict(options.skypilot.volumes),
             "envs": {"RAY_AUTH_MODE": "token"},
-            "secrets": {"RAY_AUTH_TOKEN": None},
+            "secrets": dict.fromkeys(["RAY_AUTH_TOKEN", *options.skypilot.secrets]),
             "run": _run(job),
         }
     )
@@ -100,7 +100,8 @@ finish() {{
 }}
 trap finish EXIT
 trap 'exit 143' TERM INT
-"${{on_node[@]}}" "${{ray[@]}}" --head --node-ip-address="$ip" --port={port} --dashboard-host=127.0.0.1 &
+"${{on_node[@]}}" "${{ray[@]}}" --head --node-ip-address="$ip" --port={port} --dashboard-host=127.0.0.1 \\
+    --ray-client-server-port=0 &
 head=$!
 "${{on_node[@]}}" python -m launch.submit.nodes wait --count "$SKYPILOT_NUM_NODES" --seconds {seconds}
 bash "$files/{run}" &

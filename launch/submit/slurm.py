@@ -114,7 +114,7 @@ ip=$("${{on_head[@]}}" "$in_node" python -m launch.submit.nodes address)
 export RAY_ADDRESS="$ip:$port"
 echo "Ray's head: $head ($RAY_ADDRESS), {nodes} node(s)"
 "${{on_head[@]}}" "$in_node" "${{ray[@]}}" --head --node-ip-address="$ip" --port="$port" --dashboard-host=127.0.0.1 \\
-    >"$folder/ray-head.log" 2>&1 &
+    --ray-client-server-port=0 >"$folder/ray-head.log" 2>&1 &
 steps="$steps $!"
 "${{on_head[@]}}" "$in_node" python -m launch.submit.nodes reach --seconds {seconds}
 {workers}"${{on_head[@]}}" "$in_node" python -m launch.submit.nodes wait --count {nodes} --seconds {seconds}
