@@ -15,6 +15,7 @@ import typer
 
 from launch.console import say, show
 from launch.errors import UserError, one_line, user_errors
+from launch.submit.options import Target
 
 app = typer.Typer(
     add_completion=False,
@@ -183,7 +184,7 @@ def vet(
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. trainer.trl.max_steps=10")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and the plan, and stop.")] = False,
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint-N folder of the run.")] = "auto",
 ) -> None:
     """Policy RL: GRPO on groups of episodes sampled in a world."""
@@ -191,23 +192,51 @@ def train(
 
     loaded = load(config, overrides or [])
     if dry_run:
+        from launch.preview import preview, this_machine
+
+        lines = preview(loaded, this_machine())
         print(dump(loaded), end="")
+        for line in lines:
+            say(f"# {line}")  # what is printed is still a config file
         return
     from launch.train import run
 
     say(f"trained: {run(loaded, say, resume)['final']}")
 
 
+@app.command("launch")
+def submit(
+    target: Annotated[Target, typer.Argument(help="local and ray start it; the others render a file.")],
+    config: Annotated[Path, typer.Argument(help="The experiment's YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value; launch.key=value for the options.")] = None,
+    options: Annotated[Path | None, typer.Option(help="YAML file of launch options.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started where, and stop.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the rendered file here instead of printing it.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="ray: submit and return.")] = False,
+) -> None:
+    """Start a training on this machine or a Ray cluster, or render it for SLURM, Kubernetes or SkyPilot."""
+    from launch.submit.command import launch
+
+    status = launch(target, config, overrides or [], options, dry_run=dry_run, out=out, detach=detach, say=say)
+    raise typer.Exit(status)
+
+
 @app.command()
 def doctor(
     run_dir: Annotated[Path, typer.Option(help="Where runs would live.")] = Path("runs"),
-    model: Annotated[Path | None, typer.Option(help="Also check this folder's chat template.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Also check this folder's template and logprobs.")] = None,
     url: Annotated[str | None, typer.Option(help="Also ask this world-model server.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Also ask this judge: URL of an OpenAI-compatible server.")] = None,
+    judge_model: Annotated[str, typer.Option(help="Name of the judge's model.")] = "",
+    ray: Annotated[str | None, typer.Option(help="Also ask every node of this Ray cluster: address, or auto.")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Also start processes: Ray, and a process group.")] = False,
 ) -> None:
     """What this machine can do."""
-    from launch.doctor import diagnose
+    from launch.doctor import Subject, diagnose
 
-    findings = diagnose(run_dir, model, url)
+    if judge and not judge_model:
+        raise UserError("--judge needs --judge-model")
+    findings = diagnose(Subject(run_dir, model, url, (judge, judge_model) if judge else None, ray, deep))
     for finding in findings:
         mark = "ok  " if finding.ok else ("FAIL" if finding.needed else "warn")
         say(f"{mark}  {finding.name:18}  {one_line(finding.detail)}")

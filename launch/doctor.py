@@ -1,6 +1,7 @@
 """``agentworld doctor``: what this machine can do, one line each, before a run finds out the hard way.
 
-Owns: the checks and their remedies. Refuses: mending anything.
+Owns: which checks apply, the quick ones, and their remedies. Refuses: mending anything; the longer checks are in
+``launch.checks``.
 """
 
 from __future__ import annotations
@@ -11,54 +12,68 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rollout.errors import AgentworldError
+from launch.checks.domain import self_test
+from launch.checks.finding import Finding, Problem, found
+from launch.checks.judge import ping
+from launch.checks.versions import stack
 
 MIN_DISK_GB, MIN_MEMORY_GB = 8.0, 4.0
+SELF_TEST_TASKS = 3
+__all__ = ["Finding", "Subject", "diagnose"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One check. ``needed`` False: only some features miss it."""
+class Subject:
+    """What to look at beside this machine. ``model``: a model folder. ``url``: a world-model server. ``judge``: URL
+    and model name of a judge. ``ray``: a cluster's address, or ``auto`` for the one that runs here. ``deep``: also
+    what starts processes."""
 
-    name: str
-    ok: bool
-    detail: str
-    needed: bool = True
+    run_dir: Path
+    model: Path | None = None
+    url: str | None = None
+    judge: tuple[str, str] | None = None
+    ray: str | None = None
+    deep: bool = False
 
 
-class Problem(Exception):
-    """A check's negative result; the message says what to do."""
-
-
-def diagnose(run_dir: Path, model: Path | None = None, url: str | None = None) -> list[Finding]:
-    """Every check that applies; ``model`` adds its chat template, ``url`` a world-model server."""
-    found = [
-        _check("python", _python),
-        _check("packages", _packages),
-        _check("training stack", _stack),
-        _check("compiler", _compiler, needed=False),
-        _check("sandbox", _sandbox),
-        _check("resources", lambda: _resources(run_dir), needed=False),
-        _check("run directory", lambda: _writable(run_dir)),
-        _check("accelerator", _accelerator, needed=False),
+def diagnose(subject: Subject) -> list[Finding]:
+    """Every check that applies."""
+    run_dir = subject.run_dir
+    checks = [
+        found("python", _python),
+        found("packages", _packages),
+        found("training stack", stack),
+        found("compiler", _compiler, needed=False),
+        found("sandbox", _sandbox),
+        found("terminal", _terminal),
+        found("resources", lambda: _resources(run_dir), needed=False),
+        found("run directory", lambda: _writable(run_dir)),
+        found("accelerator", _accelerator, needed=False),
     ]
-    if model is not None:
-        found.append(_check("chat template", lambda: _chat(model)))
-    if url is not None:
-        found.append(_check("world-model server", lambda: _server(url)))
-    return found
+    if subject.deep:
+        checks.append(found("ranks", _ranks))
+    if subject.deep or subject.ray is not None:
+        checks.append(found("ray", lambda: _ray(subject)))
+    return checks + _of_subject(subject)
 
 
-def _check(name: str, check: Callable[[], str], needed: bool = True) -> Finding:
-    try:
-        return Finding(name, True, check(), needed)
-    except (Problem, AgentworldError) as error:
-        return Finding(name, False, str(error), needed)
+def _of_subject(subject: Subject) -> list[Finding]:
+    """Checks of what was named."""
+    checks = []
+    if subject.model is not None:
+        model = subject.model
+        checks.append(found("chat template", lambda: _chat(model)))
+        checks.append(found("logprobs", lambda: _logprobs(model)))
+    if subject.url is not None:
+        url = subject.url
+        checks.append(found("world-model server", lambda: _server(url)))
+    if subject.judge is not None:
+        judge = subject.judge
+        checks.append(found("judge", lambda: ping(*judge)))
+    return checks
 
 
 def _python() -> str:
@@ -72,19 +87,6 @@ def _packages() -> str:
     from rollout.worker import code_fingerprint
 
     return f"rollout, worldmodel, trainer, launch from {Path(__file__).parent.parent} ({code_fingerprint()})"
-
-
-def _stack() -> str:
-    names = ("torch", "transformers", "trl", "accelerate", "deepspeed", "ray", "datasets", "wandb")
-    found, missing = [], []
-    for name in names:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        raise Problem(f"missing {', '.join(missing)}: pip install 'agentworld-trainer[train]'")
-    return ", ".join(found)
 
 
 def _compiler() -> str:
@@ -110,6 +112,13 @@ def _sandbox() -> str:
     return "a box starts, answers and is cleaned up"
 
 
+def _terminal() -> str:
+    from worldmodel.domains.terminal.real import TerminalFactory
+    from worldmodel.domains.terminal.tasks import generate
+
+    return self_test(TerminalFactory(), generate("heldout", SELF_TEST_TASKS, 0))
+
+
 def _resources(run_dir: Path) -> str:
     place = next(p for p in (run_dir.resolve(), *run_dir.resolve().parents) if p.exists())
     disk = shutil.disk_usage(place).free / 1e9
@@ -133,20 +142,50 @@ def _writable(run_dir: Path) -> str:
 
 
 def _accelerator() -> str:
-    try:
-        import torch
-    except ImportError as error:
-        raise Problem("torch is not installed") from error
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return "none, training on the CPU"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none, training on the CPU"
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    kinds = sorted({f"{device.name} ({device.total_memory / 1e9:.0f} GB)" for device in devices})
+    bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+    nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else "none"
+    return f"{len(devices)} x {', '.join(kinds)}, {bf16}, CUDA {torch.version.cuda}, NCCL {nccl}"
 
 
 def _chat(model: Path) -> str:
     from rollout.chat import load_chat
 
-    load_chat(model)
-    return f"{model}: append-only, every reply is a prefix of the next prompt"
+    chat = load_chat(model)
+    text = "$ ls  -l\n\tä → 'x' 12345\n"
+    if (back := chat.decode(chat.encode(text))) != text:
+        raise Problem(f"{model}: {text!r} comes back from the tokenizer as {back!r}")
+    return f"{model}: append-only, every reply is a prefix of the next prompt; text comes back as it went in"
+
+
+def _logprobs(model: Path) -> str:
+    from launch.checks.logprobs import sampler_logprobs
+    from launch.worlds import check_model_folder
+
+    check_model_folder(model)
+    return sampler_logprobs(model)
+
+
+def _ray(subject: Subject) -> str:
+    from launch.checks.cluster import ray_cluster
+
+    return ray_cluster(subject.ray, subject.run_dir)
+
+
+def _ranks() -> str:
+    """Gloo always, since the CPU trains over it; NCCL on all GPUs."""
+    import torch
+
+    from launch.checks.ranks import process_group
+
+    gloo = process_group("gloo", 2)
+    gpus = torch.cuda.device_count()
+    return f"{gloo}; {process_group('nccl', gpus)}" if gpus else gloo
 
 
 def _server(url: str) -> str:

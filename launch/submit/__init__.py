@@ -1,0 +1,1 @@
+"""Starting a training elsewhere: one file per target, over one prepared job."""
