@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +35,31 @@ _DECIDES = (
 )
 
 
-def run(config: ExperimentConfig, say: Callable[[str], None] = print) -> Result:
+def run(config: ExperimentConfig, say: Callable[[str], None] = print, until: int | None = None) -> Result:
     """Train in ``config.run_dir``, or go on where an earlier call stopped. Nothing is written before every part was
-    seen to be there. Raises AgentworldError, one line."""
+    seen to be there. ``until``: end, with a checkpoint, after this optimiser step (the end of a generation batch); a
+    later call goes on. Raises AgentworldError, one line."""
+    check_parts(config)
+    check_same_experiment(config)
+    save_resolved(config, config.run_dir)
+    settings = ClusterSettings(config.processes, config.deepspeed, stuck_seconds=config.trainer.take_deadline + 900.0)
+    return supervise(partial(train, until=until), config, config.run_dir, settings, say=say)
+
+
+def check_parts(config: ExperimentConfig) -> None:
+    """Raises AgentworldError, one line, where a part of the run is not there. Writes nothing."""
     check_model_folder(config.policy)
     training_tasks(config)
     if config.world == "simulated":
         check_world_model(config.world_model)
     check_sandbox()
-    check_same_experiment(config)
-    save_resolved(config, config.run_dir)
-    settings = ClusterSettings(config.processes, config.deepspeed, stuck_seconds=config.trainer.take_deadline + 900.0)
-    return supervise(train, config, config.run_dir, settings, say=say)
 
 
-def train(ranks: Ranks, config: ExperimentConfig) -> Result:
+def train(ranks: Ranks, config: ExperimentConfig, until: int | None = None) -> Result:
     """What every rank does. Rank 0 owns the rollouts: the others meet them through its broadcasts."""
     from rollout.chat import load_chat
-    from trainer.saving import BeatCallback, CheckpointCallback, prepare_resume
+    from trainer.metrics import EvaluationCallback
+    from trainer.saving import BeatCallback, CheckpointCallback, StopAt, prepare_resume
     from trainer.stages import policy_rl
 
     os.environ.setdefault("WANDB_DIR", str(ranks.run_dir))
@@ -62,6 +70,7 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
 
         def ready(trainer: Any) -> None:
             prepare_resume(trainer, ranks.start, source)
+            trainer.add_callback(EvaluationCallback(trainer, ranks.run_dir / "eval"))
 
         final = policy_rl(
             config.policy,
@@ -76,6 +85,7 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
             callbacks=[
                 CheckpointCallback(ranks.run_dir, attempt, ranks.layout, source, KEEP_CHECKPOINTS),
                 BeatCallback(ranks.beat),
+                *([StopAt(until)] if until is not None else []),
             ],
             on_ready=ready,
             **decided(config, ranks),
@@ -145,14 +155,19 @@ def decided(config: ExperimentConfig, ranks: Ranks) -> dict[str, Any]:
 
 def num_batches(config: ExperimentConfig) -> int | None:
     """Generation batches of the whole run, where the options say: the scheduler issues no group beyond them."""
+    trl, steps = config.trainer.trl, batch_steps(config)
+    if steps < 1 or "max_steps" not in trl:
+        return None
+    return int(trl["max_steps"]) // steps
+
+
+def batch_steps(config: ExperimentConfig) -> int:
+    """Optimiser steps of one generation batch; 0 where the options contradict each other, which TRL says better."""
     trl = config.trainer.trl
     rows = config.rollout.group_size * config.rollout.groups_per_batch
     per_pass = int(trl.get("per_device_train_batch_size", 8)) * config.processes
     passes = int(trl.get("steps_per_generation", 0)) or rows // per_pass
-    steps = passes * int(trl.get("num_iterations", 1)) // int(trl.get("gradient_accumulation_steps", 1))
-    if steps < 1 or "max_steps" not in trl:
-        return None
-    return int(trl["max_steps"]) // steps
+    return passes * int(trl.get("num_iterations", 1)) // int(trl.get("gradient_accumulation_steps", 1))
 
 
 def check_same_experiment(config: ExperimentConfig) -> None:

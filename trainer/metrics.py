@@ -107,6 +107,23 @@ class MetricsCallback(TrainerCallback):
             self.file.write(state.global_step, logs)
 
 
+class EvaluationCallback(TrainerCallback):
+    """Adds the evaluation of a step, where ``folder`` holds one, to what the trainer logs for that step:
+    ``<world>/success`` and ``<world>/coverage``. Attach it when the trainer is built: evaluations are made by the
+    callback that publishes weights, which must come first."""
+
+    def __init__(self, trainer: Any, folder: Path) -> None:
+        self.trainer, self.folder = trainer, folder
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        for file in self.folder.glob(f"*-step_{state.global_step:06d}.json"):
+            world, found = file.name.split("-step_")[0], json.loads(file.read_text(encoding="utf-8"))
+            self.trainer._metric(f"{world}/success", found["success"]["mean"])
+            self.trainer._metric(f"{world}/coverage", found["coverage"])
+
+
 def append_durably(path: Path, record: Mapping[str, Any]) -> None:
     """Append one JSON line and force it to disk (versions are persisted before they are published)."""
     path.parent.mkdir(parents=True, exist_ok=True)
