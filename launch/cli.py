@@ -222,6 +222,24 @@ def submit(
 
 
 @app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(help="YAML file of a sweep.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. budget.trials=10")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan and stop.")] = False,
+) -> None:
+    """Many training runs scored by real success: Ray Tune, Optuna, ASHA. Run it again to go on."""
+    from launch.sweep.config import load_sweep
+    from launch.sweep.run import plan_text, run_sweep
+    from launch.sweep.table import table
+
+    loaded = load_sweep(config, overrides or [])
+    for line in plan_text(loaded):
+        say(line)
+    if not dry_run:
+        show(table(loaded.config, run_sweep(loaded, say)))
+
+
+@app.command()
 def doctor(
     run_dir: Annotated[Path, typer.Option(help="Where runs would live.")] = Path("runs"),
     model: Annotated[Path | None, typer.Option(help="Also check this folder's template and logprobs.")] = None,

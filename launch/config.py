@@ -58,10 +58,18 @@ class ExperimentConfig(BaseModel):
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read ``path``, apply ``a.b=c`` overrides, validate, make every path absolute (Ray changes each rank's working
     directory). Raises ConfigError: one line with file, key and nearest valid key."""
-    path = need_file(path, "config file")
-    raw = _read(path)
-    config = _validate(_merge(raw, overrides), path, overrides)
-    return _absolute(config, path.resolve().parent)
+    return build(read_mapping(path), path, overrides)
+
+
+def read_mapping(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file with ``a.b=c`` overrides applied, not yet validated. Raises ConfigError, one line."""
+    return _merge(_read(need_file(path, "config file")), overrides)
+
+
+def build(raw: dict[str, Any], path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """``load`` for a mapping that was read from ``path`` before."""
+    path = Path(path)
+    return _absolute(_validate(_merge(raw, overrides), path, overrides), path.resolve().parent)
 
 
 def dump(config: ExperimentConfig) -> str:

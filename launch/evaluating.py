@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,9 @@ REAL = "real"
 
 
 class EvaluatingSink:
-    """A ``WeightSink`` around another. ``worlds``: the names of the pool's worlds to evaluate in, real first.
-    ``note`` receives metrics (``transfer/*``) when an evaluation is done. ``patience``: seconds that a newer version
-    waits for an evaluation. Close it when training ends: the last evaluation is waited for."""
+    """A ``WeightSink`` around another. ``worlds``: the names of the pool's worlds to evaluate in. ``resumed_at``:
+    evaluations of later steps are void. ``background`` False: publishing returns when the version is evaluated.
+    ``patience``: seconds that a newer version waits for an evaluation. ``wait`` when training ends."""
 
     def __init__(
         self,
@@ -42,14 +41,17 @@ class EvaluatingSink:
         every: int,
         folder: Path,
         worlds: Sequence[str] = (REAL,),
-        note: Callable[[Mapping[str, float]], None] = lambda _: None,
+        resumed_at: int = 0,
+        background: bool = True,
         patience: float = 1800.0,
     ) -> None:
         self._sink, self._pool, self._tasks, self._every = sink, pool, tasks, every
-        self._folder, self._worlds, self._note, self._patience = folder, worlds, note, patience
+        self._folder, self._worlds, self._background, self._patience = folder, worlds, background, patience
         self._thread: threading.Thread | None = None
         self._version: Version | None = None
         self._error: Exception | None = None
+        for step in [step for step in results(folder) if step > resumed_at]:
+            self._file(REAL, step).unlink()  # of weights that the run does not descend from any more
 
     def publish(self, version: Version, tensors: Iterable[tuple[str, RawTensor]]) -> Version:
         """As the inner sink; waits for the evaluation of the version before. Raises AgentworldError if that failed."""
@@ -59,6 +61,8 @@ class EvaluatingSink:
             self._version = version
             self._thread = threading.Thread(target=self._run, args=(version,), name="evaluation", daemon=True)
             self._thread.start()
+            if not self._background:
+                self.wait()
         return confirmed
 
     def wait(self) -> None:
@@ -86,20 +90,16 @@ class EvaluatingSink:
         return {step for step in (best, self.pending()) if step is not None}
 
     def _run(self, version: Version) -> None:
-        began = time.monotonic()
         try:
             found = {world: self._measure(world) for world in self._worlds}
         except Exception as error:  # crosses the thread: raised by ``wait``
             self._error = error
             return
-        for world, result in sorted(found.items()):  # the real one last: its file says that all are there
+        for world, result in sorted(
+            found.items(), key=lambda item: item[0] == REAL
+        ):  # its file says that all are there
             write_json(self._file(world, version.step), {**result.to_json(), "version": list(version)})
         record_best(self._folder)
-        metrics = {f"transfer/{world}_success": result.success.mean for world, result in found.items()}
-        if len(found) > 1:
-            simulated = next(result for world, result in found.items() if world != REAL)
-            metrics["transfer/gap"] = simulated.success.mean - found[REAL].success.mean
-        self._note(metrics | {"transfer/step": float(version.step), "perf/evaluation_s": time.monotonic() - began})
 
     def _measure(self, world: str) -> Evaluation:
         greedy = Sampling(0.0, self._pool.spec.sampling.max_tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,34 +37,46 @@ _DECIDES = (
 )
 
 
-def run(config: ExperimentConfig, say: Callable[[str], None] = print, resume: str = AUTO) -> Result:
+def run(
+    config: ExperimentConfig, say: Callable[[str], None] = print, resume: str = AUTO, until: int | None = None
+) -> Result:
     """Train in ``config.run_dir``, or go on where an earlier call stopped; ``resume`` as in ``trainer.attempts``.
-    Nothing is written before every part was seen to be there. Raises AgentworldError, one line: also where the run
+    Nothing is written before every part was seen to be there. ``until``: end, with a checkpoint, after this optimiser
+    step (the end of a generation batch); a later call goes on. Raises AgentworldError, one line: also where the run
     would silently start from the beginning."""
-    check_model_folder(config.policy)
-    training_tasks(config)
-    if config.world == "simulated":
-        check_world_model(config.world_model)
-    check_sandbox()
+    check_parts(config)
     check_same_experiment(config)
     if resume == AUTO:
         check_restart(config.run_dir)
     save_resolved(config, config.run_dir)
     settings = ClusterSettings(config.processes, config.deepspeed, stuck_seconds=config.trainer.take_deadline + 900.0)
-    steps = int(config.trainer.trl["max_steps"]) if "max_steps" in config.trainer.trl else None
-    with watching(config.run_dir, steps, say):
-        return supervise(train, config, config.run_dir, settings, say=say, resume=resume)
+    steps = until or config.trainer.trl.get("max_steps")
+    with watching(config.run_dir, int(steps) if steps else None, say):
+        train_until = partial(train, until=until)
+        return supervise(train_until, config, config.run_dir, settings, say=say, resume=resume)
 
 
-def train(ranks: Ranks, config: ExperimentConfig) -> Result:
+def check_parts(config: ExperimentConfig) -> None:
+    """Raises AgentworldError, one line, where a part of the run is not there. Writes nothing."""
+    check_model_folder(config.policy)
+    training_tasks(config)
+    if config.world == "simulated":
+        check_world_model(config.world_model)
+    check_sandbox()
+
+
+def train(ranks: Ranks, config: ExperimentConfig, until: int | None = None) -> Result:
     """What every rank does. Rank 0 owns the rollouts: the others meet them through its broadcasts."""
     from rollout.chat import load_chat
-    from trainer.saving import BeatCallback, CheckpointCallback, prepare_resume
+    from trainer.metrics import EvaluationCallback
+    from trainer.saving import BeatCallback, CheckpointCallback, StopAt, prepare_resume
     from trainer.stages import policy_rl
 
     os.environ.setdefault("WANDB_DIR", str(ranks.run_dir))
     with rollouts(config, ranks) as source:
-        sink = evaluated(source, config, ranks) if source is not None and config.eval_every else source
+        sink = source
+        if source is not None and config.eval_every:
+            sink = evaluated(source, config, ranks, background=until is None)
         batches = PermutedRewards(source, config.seed) if source and config.control == "permuted_rewards" else source
         attempt, checkpoint = ranks.start.attempt, ranks.start.checkpoint
 
@@ -71,6 +84,8 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
             prepare_resume(trainer, ranks.start, source)
             if source is not None and source.restored:
                 print(f"rollouts restored: {source.restored}", flush=True)
+            if isinstance(sink, EvaluatingSink):
+                trainer.add_callback(EvaluationCallback(trainer, ranks.run_dir / "eval", sink.wait))
 
         final = policy_rl(
             config.policy,
@@ -92,12 +107,11 @@ def train(ranks: Ranks, config: ExperimentConfig) -> Result:
                     spared=sink.spared if isinstance(sink, EvaluatingSink) else set,
                 ),
                 BeatCallback(ranks.beat),
+                *([StopAt(until)] if until is not None else []),
             ],
             on_ready=ready,
             **decided(config, ranks),
         )
-        if isinstance(sink, EvaluatingSink):
-            sink.wait()
         if source is not None:
             source.finish()
     return {"final": str(final)}
@@ -131,15 +145,21 @@ def rollouts(config: ExperimentConfig, ranks: Ranks) -> Iterator[Any]:
             store.close()
 
 
-def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks) -> EvaluatingSink:
-    """``source`` as a weight sink that has every ``eval_every``-th version evaluated while training goes on: in the
-    real world, and where training is simulated, on the same tasks there."""
+def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks, background: bool) -> EvaluatingSink:
+    """``source`` as a weight sink that has every ``eval_every``-th version evaluated, while training goes on or before
+    it does: in the real world, and where training is simulated, on the same tasks there."""
     from worldmodel.domains.terminal.tasks import generate
 
-    tasks = generate("heldout", config.tasks.heldout, config.seed)
-    worlds = (REAL, SIM) if config.world == "simulated" else (REAL,)
-    folder = ranks.run_dir / "eval"
-    return EvaluatingSink(source, source.pool, tasks, config.eval_every, folder, worlds, source.note)
+    return EvaluatingSink(
+        source,
+        source.pool,
+        generate("heldout", config.tasks.heldout, config.seed),
+        config.eval_every,
+        ranks.run_dir / "eval",
+        worlds=(REAL, SIM) if config.world == "simulated" else (REAL,),
+        resumed_at=ranks.start.step,
+        background=background,
+    )
 
 
 def training_tasks(config: ExperimentConfig) -> list[Task]:
@@ -167,14 +187,19 @@ def decided(config: ExperimentConfig, ranks: Ranks) -> dict[str, Any]:
 
 def num_batches(config: ExperimentConfig) -> int | None:
     """Generation batches of the whole run, where the options say: the scheduler issues no group beyond them."""
+    trl, steps = config.trainer.trl, batch_steps(config)
+    if steps < 1 or "max_steps" not in trl:
+        return None
+    return int(trl["max_steps"]) // steps
+
+
+def batch_steps(config: ExperimentConfig) -> int:
+    """Optimiser steps of one generation batch; 0 where the options contradict each other, which TRL says better."""
     trl = config.trainer.trl
     rows = config.rollout.group_size * config.rollout.groups_per_batch
     per_pass = int(trl.get("per_device_train_batch_size", 8)) * config.processes
     passes = int(trl.get("steps_per_generation", 0)) or rows // per_pass
-    steps = passes * int(trl.get("num_iterations", 1)) // int(trl.get("gradient_accumulation_steps", 1))
-    if steps < 1 or "max_steps" not in trl:
-        return None
-    return int(trl["max_steps"]) // steps
+    return passes * int(trl.get("num_iterations", 1)) // int(trl.get("gradient_accumulation_steps", 1))
 
 
 def check_same_experiment(config: ExperimentConfig) -> None:

@@ -103,7 +103,6 @@ class RolloutSource:
         self._stragglers = 0  # groups that went on without their late members
         self._turns_restored = self._turns_lost = 0  # of interrupted episodes that have come back since
         self._spots: dict[str, bool | None] = {}  # job id -> simulated verdict
-        self._notes: dict[str, float] = {}
         self.restored = ""  # in words, what ``restore`` brought back
         self._failure: Failure | None = None
         self._wait_seconds = 0.0
@@ -173,11 +172,6 @@ class RolloutSource:
                 f"{kept} finished groups; {reissued} groups with episodes to run, {going_on} of these go on after "
                 f"{turns} whole turns"
             )
-
-    def note(self, metrics: Mapping[str, float]) -> None:
-        """Figures measured beside the rollouts (evaluations): they go with the next batch."""
-        with self._lock:
-            self._notes |= metrics
 
     # -- WeightSink
 
@@ -364,8 +358,7 @@ class RolloutSource:
         metrics |= {f"rollout/groups/{k.value}": float(n) for k, n in self.scheduler.fates.items()}
         if self._share:
             metrics |= self.spot.metrics()
-        metrics |= self._notes
-        self._wait_seconds, self._notes = 0.0, {}
+        self._wait_seconds = 0.0
         return Batch(step, groups, version, metrics)
 
 

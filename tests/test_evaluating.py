@@ -14,6 +14,7 @@ from launch.evaluating import EvaluatingSink, best_step
 from rollout.errors import AgentworldError, SamplerFault
 from rollout.types import CheckResult, Sampling, Version
 from rollout.worker import ReplayOutcome
+from trainer.metrics import evaluation_figures
 
 TASKS = make_tasks(4)
 
@@ -62,15 +63,15 @@ def test_published_versions_are_evaluated_once(tmp_path: Path) -> None:
 def test_training_goes_on_and_newer_weights_wait(tmp_path: Path) -> None:
     there = Recorder()
     there.gate.clear()
-    notes: list = []
-    sink = EvaluatingSink(there, there, TASKS, 1, tmp_path, ("real", "sim"), notes.append)
+    sink = EvaluatingSink(there, there, TASKS, 1, tmp_path, ("real", "sim"))
     sink.publish(Version(1, 1), [])  # returns although the evaluation has not ended
     assert sink.pending() == 1 and sink.spared() == {1}
     there.gate.set()
     sink.publish(Version(1, 2), [])
     sink.wait()
     assert there.evaluated[:2] == [("real", Version(1, 1)), ("sim", Version(1, 1))], "both under the version asked for"
-    assert notes[0]["transfer/real_success"] == 1.0 and notes[0]["transfer/gap"] == 0.0
+    figures = evaluation_figures(tmp_path / "real-step_000001.json")
+    assert figures["transfer/real_success"] == 1.0 and figures["transfer/gap"] == 0.0 and figures["transfer/step"] == 1
     assert json.loads((tmp_path / "real-step_000001.json").read_text())["version"] == [1, 1]
 
 
@@ -102,3 +103,15 @@ def test_a_wait_for_an_evaluation_has_a_deadline(tmp_path: Path) -> None:
     with pytest.raises(AgentworldError, match=r"waited 0 s for the evaluation of \(1, 0\) on 4 tasks"):
         sink.wait()
     there.gate.set()
+
+
+def test_evaluations_of_void_steps_are_made_again(tmp_path: Path) -> None:
+    there = Recorder()
+    sink = EvaluatingSink(there, there, TASKS, 2, tmp_path, background=False)
+    for step in (2, 4):
+        sink.publish(Version(1, step), [])
+        assert sink.pending() is None
+    again = EvaluatingSink(there, there, TASKS, 2, tmp_path, resumed_at=2, background=False)
+    again.publish(Version(2, 2), [])
+    again.publish(Version(2, 4), [])
+    assert [version for _, version in there.evaluated] == [Version(1, 2), Version(1, 4), Version(2, 4)]

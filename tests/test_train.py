@@ -50,6 +50,7 @@ def check_run(folder: Path, steps: int, attempt: int) -> None:
     assert survey(run_dir).newest.manifest.step == steps
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert {row["step"] for row in rows if "loss" in row} == set(range(1, steps + 1))
+    assert {row["transfer/step"] for row in rows if "transfer/step" in row} >= set(range(2, steps + 1, 2))
     ends = fates(lineage(run_dir / "rollouts", attempt))
     assert all(len(fate) == 1 for fate in ends.values())
     assert sum(fate == ["trained"] for fate in ends.values()) == 2 * steps
@@ -61,11 +62,27 @@ def check_run(folder: Path, steps: int, attempt: int) -> None:
 @pytest.mark.sandbox
 def test_one_process_then_longer(tmp_path: Path) -> None:
     said: list[str] = []
-    run(experiment(tmp_path), said.append)
+    run(experiment(tmp_path, "trainer.trl.report_to=[tensorboard]"), said.append)
     check_run(tmp_path, steps=2, attempt=1)
+    assert list((tmp_path / "run").glob("**/events.out.tfevents.*"))
     run(experiment(tmp_path, "trainer.trl.max_steps=4"), said.append)
     check_run(tmp_path, steps=4, attempt=2)
     assert said[0] == "attempt 1 starts from the beginning" and "resumes from checkpoint-2" in said[1]
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+def test_until_a_step_and_on(tmp_path: Path) -> None:
+    """Training that ends at step 2 of 4 and goes on is training to step 4."""
+    config, said = experiment(tmp_path, "trainer.trl.max_steps=4"), []
+    run(config, said.append, until=2)
+    check_run(tmp_path, steps=2, attempt=1)
+    run(config, said.append)
+    check_run(tmp_path, steps=4, attempt=2)
+    assert "resumes from checkpoint-2" in said[1]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = [row["learning_rate"] for row in rows if "loss" in row]
+    assert rates == sorted(rates, reverse=True) and rates[1] > 4e-4, "one schedule, that of the whole run"
 
 
 @pytest.mark.slow

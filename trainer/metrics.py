@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from transformers import TrainerCallback
 
 from rollout.types import Trajectory, Version
 from trainer.batch import Plan, ages
+
+EVALUATIONS = "real-step_*.json"  # written last: an evaluation that has this file is whole
 
 
 def batch_metrics(plan: Plan, eos_and_pad: frozenset[int], current: Version) -> dict[str, float]:
@@ -105,6 +107,52 @@ class MetricsCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
         if state.is_world_process_zero and logs:
             self.file.write(state.global_step, logs)
+
+
+class EvaluationCallback(TrainerCallback):
+    """Adds evaluations, as they arrive in ``folder``, to what the trainer logs: ``transfer/real_success``,
+    ``transfer/sim_success`` and ``transfer/gap`` where there is one, ``transfer/coverage``, and ``transfer/step``, the
+    optimiser step that was evaluated. ``wait`` returns when none is under way. Attach it when the trainer is built:
+    evaluations begin in the callback that publishes weights, which must come first."""
+
+    def __init__(self, trainer: Any, folder: Path, wait: Callable[[], None]) -> None:
+        self.trainer, self.folder, self.wait = trainer, folder, wait
+        self.seen = {file.name for file in folder.glob(EVALUATIONS)}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            for name, value in self._new().items():
+                self.trainer._metric(name, value)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.wait()
+            found = self._new()
+            if found:
+                self.trainer.log(found)
+
+    def _new(self) -> dict[str, float]:
+        """The latest evaluation that was not logged yet."""
+        files = sorted(file for file in self.folder.glob(EVALUATIONS) if file.name not in self.seen)
+        self.seen |= {file.name for file in files}
+        return evaluation_figures(files[-1]) if files else {}
+
+
+def evaluation_figures(real: Path) -> dict[str, float]:
+    """The metrics of a finished evaluation, from its real-world file ``real-step_N.json`` and those beside it."""
+    step = real.stem.rsplit("_", 1)[-1]
+    found = json.loads(real.read_text(encoding="utf-8"))
+    success = found["success"]["mean"]
+    figures = {
+        "transfer/real_success": success,
+        "transfer/coverage": found["coverage"],
+        "transfer/step": float(step),
+    }
+    simulated = real.with_name(real.name.replace("real-", "sim-", 1))
+    if simulated.is_file():
+        figures["transfer/sim_success"] = json.loads(simulated.read_text(encoding="utf-8"))["success"]["mean"]
+        figures["transfer/gap"] = figures["transfer/sim_success"] - success
+    return figures
 
 
 def append_durably(path: Path, record: Mapping[str, Any]) -> None:

@@ -110,6 +110,18 @@ class CheckpointCallback(TrainerCallback):
         return self.source.snapshot() if self.source is not None else {}
 
 
+class StopAt(TrainerCallback):
+    """Ends training with a checkpoint after optimiser step ``step``, which must end a generation batch: whoever resumes
+    the run goes on from there, under the schedule of the whole run."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step >= self.step:
+            control.should_save = control.should_training_stop = True
+
+
 class BeatCallback(TrainerCallback):
     """Tells a watchdog that training moves."""
 

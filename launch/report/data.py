@@ -60,6 +60,30 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True, config=_STRICT)
+class Dot:
+    """One point with its interval. ``hollow``: drawn as an outline."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    hollow: bool = False
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
+class Scatter:
+    """Points over one quantity, or over named places: then x counts through ``ticks``."""
+
+    title: str
+    x_label: str
+    y_label: str
+    dots: tuple[Dot, ...]
+    ticks: tuple[str, ...] = ()
+    log_x: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class FamilyBars:
     """One task family: mean success before and after, real and simulated. None = not measured there."""
 
@@ -115,6 +139,7 @@ class ReportData:
     facts: tuple[tuple[str, str], ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     charts: tuple[Chart, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
     families: tuple[FamilyBars, ...] = ()
     tables: tuple[Table, ...] = ()
     samples: tuple[Sample, ...] = ()

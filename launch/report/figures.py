@@ -11,7 +11,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from launch.report.data import Chart, FamilyBars
+from launch.report.data import Chart, FamilyBars, Scatter
 
 REAL, SIM, INK, GRID = "#0f766e", "#b45309", "#334155", "#e2e8f0"
 _CYCLE = (SIM, REAL, "#4338ca", "#be123c", "#475569")
@@ -55,6 +55,28 @@ def chart_uri(chart: Chart) -> str:
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.legend(loc="best")
+        return _uri(figure)
+
+
+def scatter_uri(scatter: Scatter) -> str:
+    """Points with their intervals; y a fraction shown in per cent."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for dot in scatter.dots:
+            axes.plot([dot.x, dot.x], [dot.low, dot.high], color=REAL, lw=1.2, alpha=0.4)
+            axes.plot([dot.x], [dot.y], "o", color=REAL, mfc="white" if dot.hollow else REAL, ms=6, mew=1.4)
+        axes.set(xlabel=scatter.x_label, ylabel=scatter.y_label, ylim=(0, 1.02))
+        if scatter.log_x:
+            axes.set_xscale("log")
+        if scatter.ticks:
+            axes.set_xticks(range(len(scatter.ticks)), scatter.ticks)
+            axes.set_xlim(-0.5, len(scatter.ticks) - 0.5)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         return _uri(figure)
 
 

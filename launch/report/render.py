@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from launch.errors import strip_controls
 from launch.report.data import ReportData, from_json, to_json
-from launch.report.figures import chart_uri, families_uri
+from launch.report.figures import chart_uri, families_uri, scatter_uri
 
 
 def render(data: ReportData) -> str:
@@ -35,7 +35,10 @@ def render(data: ReportData) -> str:
         data=data,
         css=Markup(css),
         policy=policy(css),
-        charts=[(chart, chart_uri(chart)) for chart in data.charts if chart.lines],
+        charts=[
+            *((chart, chart_uri(chart)) for chart in data.charts if chart.lines),
+            *((scatter, scatter_uri(scatter)) for scatter in data.scatters if scatter.dots),
+        ],
         families=families_uri(data.families) if data.families else "",
     )
 
