@@ -34,15 +34,15 @@ class Figures:
     evaluated: dict[int, Mapping[str, float]] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
+        if row.get("transfer/step") is not None:
+            keys = ("transfer/real_success", "transfer/gap")
+            self.evaluated[int(row["transfer/step"])] = {key: row[key] for key in keys if key in row}
         if "loss" not in row:
             return
         self.step = int(row["step"])
         if self.first is None:
             self.first = self.step - 1
         self.rows = [*self.rows, row][-RECENT:]
-        if row.get("transfer/step") is not None:
-            keys = ("transfer/real_success", "transfer/gap")
-            self.evaluated[int(row["transfer/step"])] = {key: row[key] for key in keys if key in row}
 
     def mean(self, key: str) -> float | None:
         values = [row[key] for row in self.rows if isinstance(row.get(key), int | float)]

@@ -139,7 +139,7 @@ def rollouts(config: ExperimentConfig, ranks: Ranks) -> Iterator[Any]:
                 store,
                 seed=config.seed,
                 spot=rollout.spot if simulated else None,
-                straggler_seconds=rollout.straggler_seconds,
+                straggler_seconds=rollout.turn_timeout,
             )
         finally:
             store.close()

@@ -48,8 +48,7 @@ class RolloutConfig(BaseModel):
     group_size: Annotated[int, Field(ge=2)] = 8
     groups_per_batch: Count = 8
     redundancy: Whole = 0  # members beyond group_size; the last to arrive are dropped
-    min_viable: Annotated[int, Field(ge=2)] | None = None  # members a group goes on with when the others are late
-    straggler_seconds: Seconds = 60.0  # after the first member of a group, the others are late
+    min_viable: Annotated[int, Field(ge=2)] | None = None  # a group goes on with so many, turn_timeout after its first
     max_staleness: Whole = 0  # batches between sampling and training; 0 = synchronous
     max_filtered: Whole = 0  # groups without reward variance replaced per batch; 0 = keep them
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -63,7 +62,6 @@ class RolloutConfig(BaseModel):
     budgets: FaultBudgets = FaultBudgets()
     spot_share: Share = 0.05  # of simulated episodes, replayed in the real world; 0 = never
     spot_limit: Share = 0.20  # tolerated share of simulated successes that really fail
-    spot_minimum: Count = 20  # simulated successes replayed before the limit applies
 
     @model_validator(mode="after")
     def _fits(self) -> RolloutConfig:
@@ -95,7 +93,7 @@ class RolloutConfig(BaseModel):
     def spot(self) -> SpotSettings | None:
         if self.spot_share == 0.0:
             return None
-        return SpotSettings(share=self.spot_share, limit=self.spot_limit, minimum=self.spot_minimum)
+        return SpotSettings(share=self.spot_share, limit=self.spot_limit)
 
     def capped(self, tasks: Sequence[Task]) -> list[Task]:
         """``tasks`` with ``max_turns`` applied."""
