@@ -15,6 +15,7 @@ from launch.cluster import ClusterSettings, Ranks, Result
 from launch.config import RESOLVED, ExperimentConfig, load, save_resolved
 from launch.evaluate import EvaluatingSink
 from launch.pools import policy_pool
+from launch.served import served, vllm_options
 from launch.supervisor import supervise
 from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
 from rollout.errors import ConfigError
@@ -38,6 +39,7 @@ def run(config: ExperimentConfig, say: Callable[[str], None] = print) -> Result:
     """Train in ``config.run_dir``, or go on where an earlier call stopped. Nothing is written before every part was
     seen to be there. Raises AgentworldError, one line."""
     check_model_folder(config.policy)
+    vllm_options(config.trainer.trl)
     training_tasks(config)
     if config.world == "simulated":
         check_world_model(config.world_model)
@@ -98,7 +100,10 @@ def rollouts(config: ExperimentConfig, ranks: Ranks) -> Iterator[Any]:
     simulated = config.world == "simulated"
     worlds = training_worlds(config.world_model if simulated else None)
     store = RolloutStore(ranks.run_dir / "rollouts", ranks.start.attempt)
-    with policy_pool(config.policy, worlds, rollout, SIM if simulated else REAL) as pool:
+    with (
+        served(config, ranks.run_dir) as servers,
+        policy_pool(config.policy, worlds, rollout, SIM if simulated else REAL, servers) as pool,
+    ):
         try:
             yield RolloutSource(
                 pool,

@@ -40,7 +40,7 @@ def test_every_reason_is_said_in_one_line() -> None:
     ("name", "words"),
     [
         ("top_p", "temperature only"),
-        ("use_vllm", "rollout samplers"),
+        ("vllm_group_port", "rollout samplers"),
         ("fsdp", "deepspeed"),
         ("reward_weights", "where trajectories are scored"),
         ("learning_rat", "did you mean learning_rate"),

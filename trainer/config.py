@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rollout.errors import ConfigError
-from trainer.options import OWNED, check_trl_options
+from trainer.options import OWNED, SAMPLER, check_trl_options
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
@@ -105,7 +105,7 @@ def build_grpo_config(config: TrainerConfig, out_dir: str | os.PathLike[str], **
         "bf16": cuda and torch.cuda.is_bf16_supported(),
         "dataloader_pin_memory": cuda,
         "max_completion_length": config.max_row_length,
-        **config.trl,
+        **{name: value for name, value in config.trl.items() if name not in SAMPLER},
         **fixed,
         **OWNED,
         "output_dir": str(Path(out_dir).resolve()),
