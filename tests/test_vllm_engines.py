@@ -16,13 +16,18 @@ from typing import Any
 
 import httpx
 import pytest
+from fake_vllm import BigramPolicy, FakeVLLM, bigram_table
+from fakes import FakeFactory, make_tasks, save_tokenizer
 
-from launch.served import VLLMOptions, vllm_options
+from launch.config import load
+from launch.pools import policy_pool
+from launch.served import VLLMOptions, served, vllm_options
 from rollout.errors import ConfigError, SamplerFault
 from rollout.samplers.vllm import VLLMSamplerSpec
 from rollout.samplers.vllm_gate import KEY_VARIABLE, PATH
 from rollout.samplers.vllm_process import EngineProcess, EngineSpec, serve_command, serve_environment
-from rollout.types import Session
+from rollout.types import Session, Version
+from trainer.weights import to_raw
 
 TESTS = Path(__file__).parent
 FAKE = (sys.executable, str(TESTS / "fake_vllm.py"))
@@ -117,16 +122,15 @@ def test_an_engine_serves_restarts_at_its_address_and_ends(engine: Callable[...,
     first = process.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    until(lambda: not alive(first))
-    assert process.check() is False and process.check() is True
+    assert process.check() is False
+    until(process.check)
     assert (process.restarts, process.url) == (1, url) and process.pid != first
 
     second = process.pid
     assert second is not None
     os.kill(second, signal.SIGKILL)
-    until(lambda: not alive(second))
     with pytest.raises(SamplerFault, match=r"all 1 restarts are used up: vLLM at http.* ended \(status -9\)"):
-        process.check()
+        until(process.check)
     process.stop()
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + PATH)
@@ -223,6 +227,30 @@ def test_servers_that_run_or_engines_to_start() -> None:
     started = {"use_vllm": True, "vllm_tensor_parallel_size": 2, "vllm_gpu_memory_utilization": 0.5}
     more = {"vllm_max_model_length": 4096, "vllm_server_timeout": 60, "vllm_mode": "colocate"}
     assert vllm_options({**started, **more}) == VLLMOptions((), 2, 0.5, 4096, 60)
+
+
+def test_a_run_samples_from_the_servers_its_config_names(tmp_path: Path) -> None:
+    """From the YAML to tokens: options, servers, pool, publishing, the version of what comes back."""
+    chat, tasks = save_tokenizer(tmp_path / "policy"), make_tasks(2)
+    server = FakeVLLM(BigramPolicy())
+    text = f"run_dir: {tmp_path / 'run'}\npolicy: {tmp_path / 'policy'}\nrollout: {{max_tokens: 6}}\n"
+    (tmp_path / "x.yaml").write_text(text)
+    chosen = ["trainer.trl.use_vllm=true", f"trainer.trl.vllm_server_base_url={server.url}"]
+    config = load(tmp_path / "x.yaml", chosen)
+    try:
+        with (
+            served(config, tmp_path / "run") as servers,
+            policy_pool(config.policy, {"sim": FakeFactory()}, config.rollout, "sim", servers) as pool,
+        ):
+            pool.publish(Version(1, 4), [("table", to_raw(bigram_table(3)))])
+            found = pool.run_tasks(tasks)
+        assert {v for t in found for turn in t.turns for v in turn.completion.versions} == {Version(1, 4)}
+        assert [p.name for p in (tmp_path / "run" / "weights").iterdir()] == ["1-4"]
+        assert server.app.seen[-1][0]["stop_token_ids"] == list(chat().stop_ids)
+    finally:
+        server.stop()
+    with served(load(tmp_path / "x.yaml"), tmp_path) as nobody:
+        assert nobody is None
 
 
 @pytest.mark.parametrize(
