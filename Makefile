@@ -1,5 +1,5 @@
 # Each target works alone on a fresh machine: `setup` makes .venv first, and is instant when nothing changed.
-.PHONY: setup quickstart test lint types ci clean
+.PHONY: setup quickstart test test-vllm lint types ci clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -9,6 +9,7 @@ ARGS ?=
 help:
 	@echo "make quickstart   learn a world, train inside it, measure in the real one (ARGS='--seed 1', '--smoke', ...)"
 	@echo "make test         the fast tests, sandbox included"
+	@echo "make test-vllm    the vLLM client against a real server (docs/samplers.md)"
 	@echo "make lint types   what the gate asks of the code"
 	@echo "make ci           everything the gate runs"
 
@@ -20,6 +21,11 @@ quickstart: setup
 
 test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not server" $(ARGS)
+
+test-vllm:
+	@if [ -z "$$AGENTWORLD_VLLM_URL" ] || [ -z "$$AGENTWORLD_VLLM_MODEL" ]; then \
+	  echo "skipped: set AGENTWORLD_VLLM_URL and AGENTWORLD_VLLM_MODEL to a running vLLM server (docs/samplers.md)"; \
+	else sh scripts/setup.sh && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m vllm tests/test_vllm_contract.py $(ARGS); fi
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

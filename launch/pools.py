@@ -6,27 +6,32 @@ Owns: the choice of engine and the parts of a ``PoolSpec``. Refuses: what runs o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from launch.served import Served
 from rollout.chat import ChatSpec
 from rollout.config import RolloutConfig
 from rollout.errors import SamplerFault
 from rollout.pool import Pool
-from rollout.protocols import EnvFactory
+from rollout.protocols import EnvFactory, SamplerFactory
 from rollout.reward.checks import ChecksReward
 from rollout.types import Completion, Message, Session
+from rollout.weight_files import WeightWriter
 from rollout.worker import PoolSpec
 
+SERVED_UPDATE_SECONDS = 600.0  # for writing, draining and loading weights, on all servers at once
 
-def policy_pool(policy: str, worlds: Mapping[str, EnvFactory], rollout: RolloutConfig, env: str) -> Pool:
-    """Workers that sample from the model folder ``policy``, in world ``env`` unless a job names another."""
-    from rollout.samplers.hf import HFSamplerSpec
 
-    sampler = HFSamplerSpec(policy, rollout.sampling, rollout.slots, dtype="float32", threads=rollout.threads)
+def policy_pool(
+    policy: str, worlds: Mapping[str, EnvFactory], rollout: RolloutConfig, env: str, served: Served | None = None
+) -> Pool:
+    """Workers that sample from the model folder ``policy`` (or from vLLM servers that serve it), in world ``env``
+    unless a job names another."""
     spec = PoolSpec(
         num_workers=rollout.workers,
         slots=rollout.slots,
         env_factories=worlds,
-        sampler_factory=sampler,
+        sampler_factory=_sampler(policy, rollout, served),
         chat_factory=ChatSpec(policy),
         reward=ChecksReward(),
         settings=rollout.episode,
@@ -34,7 +39,27 @@ def policy_pool(policy: str, worlds: Mapping[str, EnvFactory], rollout: RolloutC
         env=env,
         threads=rollout.threads,
     )
+    if served is not None:
+        spec = replace(spec, pack=WeightWriter(str(served.weights)), update_timeout=SERVED_UPDATE_SECONDS + 10.0)
     return start(spec, rollout.engine == "ray")
+
+
+def _sampler(policy: str, rollout: RolloutConfig, served: Served | None) -> SamplerFactory:
+    if served is not None:
+        from rollout.samplers.vllm import VLLMSamplerSpec
+
+        return VLLMSamplerSpec(
+            served.servers,
+            ChatSpec(policy)().stop_ids,
+            rollout.sampling,
+            call_timeout=rollout.call_timeout,
+            update_timeout=SERVED_UPDATE_SECONDS,
+            drain=rollout.call_timeout,
+            api_key=served.api_key,
+        )
+    from rollout.samplers.hf import HFSamplerSpec
+
+    return HFSamplerSpec(policy, rollout.sampling, rollout.slots, dtype="float32", threads=rollout.threads)
 
 
 def replay_pool(worlds: Mapping[str, EnvFactory], workers: int = 1, slots: int = 8) -> Pool:

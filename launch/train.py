@@ -17,6 +17,7 @@ from launch.config import RESOLVED, ExperimentConfig, load, save_resolved
 from launch.evaluating import EvaluatingSink
 from launch.pools import policy_pool
 from launch.progress import watching
+from launch.served import served, vllm_options
 from launch.supervisor import supervise
 from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
 from rollout.errors import ConfigError
@@ -59,6 +60,7 @@ def run(
 def check_parts(config: ExperimentConfig) -> None:
     """Raises AgentworldError, one line, where a part of the run is not there. Writes nothing."""
     check_model_folder(config.policy)
+    vllm_options(config.trainer.trl)
     training_tasks(config)
     if config.world == "simulated":
         check_world_model(config.world_model)
@@ -130,7 +132,10 @@ def rollouts(config: ExperimentConfig, ranks: Ranks) -> Iterator[Any]:
     simulated = config.world == "simulated"
     worlds = training_worlds(config.world_model if simulated else None)
     store = RolloutStore(ranks.run_dir / "rollouts", ranks.start.attempt)
-    with policy_pool(config.policy, worlds, rollout, SIM if simulated else REAL) as pool:
+    with (
+        served(config, ranks.run_dir) as servers,
+        policy_pool(config.policy, worlds, rollout, SIM if simulated else REAL, servers) as pool,
+    ):
         try:
             yield RolloutSource(
                 pool,

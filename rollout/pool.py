@@ -146,7 +146,7 @@ class Pool:
 
         Waits first for jobs that are pinned to the present weights (evaluation). Raises SamplerFault naming the
         workers that did not confirm in time."""
-        payload = self._put(pack(tensors))
+        payload = self._put(self.spec.pack(version, tensors) if self.spec.pack else pack(tensors))
         deadline = time.monotonic() + self.spec.update_timeout
         with self._changed:
             while any(entry.pinned for entry in self._entries()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from rollout.protocols import ChatFactory, EnvFactory, RawTensor, Reward, Sample
 from rollout.spot import replay_actions
 from rollout.types import CheckResult, Observation, Sampling, Task, Trajectory, Turn, Version
 
+Packer = Callable[[Version, Iterable[tuple[str, RawTensor]]], Any]
 _SHARED = ("types.py", "protocols.py", "errors.py", "seeds.py", "chat.py", "episode.py", "worker.py")
 PACKAGES = ("rollout", "worldmodel", "trainer", "launch")
 
@@ -44,6 +45,7 @@ class PoolSpec:
     threads: int = 1
     start_timeout: float = 120.0
     update_timeout: float = 120.0
+    pack: Packer | None = None  # the form in which published weights travel; None: in memory
 
     @property
     def episode_limit(self) -> float:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from rollout.errors import ConfigError
 from trainer.config import SFTConfig, TrainerConfig, build_grpo_config, offline_without_key
-from trainer.options import FORWARDED, HONOURED, OWNED, REFUSED, check_trl_options
+from trainer.options import FORWARDED, HONOURED, OWNED, REFUSED, SAMPLER, check_trl_options
 
 
 def build(tmp_path: Path, fixed: dict[str, Any] | None = None, **trl: Any) -> Any:
@@ -40,7 +40,7 @@ def test_every_reason_is_said_in_one_line() -> None:
     ("name", "words"),
     [
         ("top_p", "temperature only"),
-        ("use_vllm", "rollout samplers"),
+        ("vllm_group_port", "rollout samplers"),
         ("fsdp", "deepspeed"),
         ("reward_weights", "where trajectories are scored"),
         ("learning_rat", "did you mean learning_rate"),
@@ -72,6 +72,12 @@ def test_defaults_and_owned_values(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         assert args.use_cpu and not args.bf16 and not args.gradient_checkpointing
         assert build(tmp_path, gradient_checkpointing=True).gradient_checkpointing
+
+
+def test_the_choice_of_a_sampler_never_reaches_trl(tmp_path: Path) -> None:
+    plain, served = build(tmp_path), build(tmp_path, use_vllm=True, vllm_server_base_url="http://a", vllm_mode="server")
+    assert not served.use_vllm and served.vllm_server_base_url == plain.vllm_server_base_url
+    assert SAMPLER <= HONOURED
 
 
 def test_the_experiment_and_the_map_must_agree(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rollout.errors import ConfigError
 from trainer.credit import NAMED, Term, check_credit, parse_credit
-from trainer.options import LORA, OWNED, check_trl_options
+from trainer.options import LORA, OWNED, SAMPLER, check_trl_options
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -148,7 +148,7 @@ def build_grpo_config(config: TrainerConfig, out_dir: str | os.PathLike[str], **
     from trl import GRPOConfig
 
     check_trl_options(fixed)
-    loss_options = {name: value for name, value in config.trl.items() if name not in LORA}
+    loss_options = {name: value for name, value in config.trl.items() if name not in LORA | SAMPLER}
     for name, value in fixed.items():
         if name in config.trl and config.trl[name] != value:
             raise ConfigError(f"trainer.trl.{name} is {config.trl[name]!r}, but the experiment says {value!r}")

@@ -1,9 +1,10 @@
 """Every option of trl 1.16's ``GRPOConfig`` in exactly one of three tables.
 
-HONOURED: belongs to the replaced method, and our code does it. FORWARDED: handled by TRL, transformers or accelerate
-outside the replaced method. REFUSED: would be ignored, is untested here, or is set by us; the text says why.
-LORA stands beside them: the options of trl's ``ModelConfig`` that describe an adapter, honoured by us.
-A test compares the tables with the installed dataclasses, so that a new minor version fails there first.
+HONOURED: belongs to the replaced method, and our code does it (SAMPLER: so far from TRL that it never sees them).
+FORWARDED: handled by TRL, transformers or accelerate outside the replaced method. REFUSED: would be ignored, is
+untested here, or is set by us; the text says why. LORA stands beside them: the options of trl's ``ModelConfig`` that
+describe an adapter, honoured by us. A test compares the tables with the installed dataclasses, so that a new minor
+version fails there first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ _HONOURED = """
     per_device_train_batch_size max_steps save_steps save_strategy max_completion_length pad_to_multiple_of
     temperature loss_type scale_rewards mask_truncated_completions beta off_policy_mask_threshold entropy_coef
     use_adaptive_entropy log_completions seed report_to
+"""
+
+_SAMPLER = """
+    use_vllm vllm_mode vllm_server_base_url vllm_server_timeout vllm_tensor_parallel_size vllm_gpu_memory_utilization
+    vllm_max_model_length
 """
 
 _FORWARDED = """
@@ -41,11 +47,12 @@ _FORWARDED = """
 """
 
 LORA = frozenset("use_peft lora_r lora_alpha lora_dropout lora_target_modules use_rslora".split())
-HONOURED = frozenset(_HONOURED.split())
+SAMPLER = frozenset(_SAMPLER.split())  # read by launch.served: TRL must not start or call a vLLM of its own
+HONOURED = frozenset(_HONOURED.split()) | SAMPLER
 FORWARDED = frozenset(_FORWARDED.split())
 
 _SAMPLING = "rollouts are sampled elsewhere and with temperature only; set trl.temperature and rollout's limits"
-_VLLM = "rollout samplers own the engine; choose one under rollout"
+_VLLM = "rollout samplers own the engine; docs/samplers.md names the vllm options that are honoured"
 _EVAL = "evaluation runs on the rollout pool, not in the trainer"
 _OURS = "set by the trainer itself"
 _HUB = "nothing is pushed from a training run; upload a finished checkpoint"
@@ -64,9 +71,8 @@ REFUSED: dict[str, str] = {
     **_each("top_p top_k min_p repetition_penalty generation_kwargs cache_implementation", _SAMPLING),
     **_each("use_transformers_continuous_batching transformers_continuous_batching_config", _SAMPLING),
     **_each("use_transformers_paged ds3_gather_for_generation", _SAMPLING),
-    **_each("use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex", _VLLM),
-    **_each("vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port", _VLLM),
-    **_each("vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size", _VLLM),
+    **_each("vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex", _VLLM),
+    **_each("vllm_server_host vllm_server_port vllm_group_port", _VLLM),
     **_each(
         "vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_cap"
         " vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min",
