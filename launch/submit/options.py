@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from launch.errors import UserError, describe, need_file, one_line
+from launch.errors import describe, need_file, one_line
 from rollout.errors import ConfigError
 
 PREFIX = "launch."
@@ -173,14 +173,12 @@ def _read(file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"override '{PREFIX}{item}': write it as key=value, e.g. {PREFIX}nodes=2")
     try:
         base = OmegaConf.load(need_file(file, "options file")) if file is not None else OmegaConf.create({})
-        merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=False)
-    except UserError:
-        raise
+        if not isinstance(base, DictConfig):
+            raise ConfigError(f"{file}: a mapping of launch options is needed, found a list")
+        values = OmegaConf.to_container(OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))), resolve=False)
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError, ValueError) as error:
         raise ConfigError(one_line(f"{file or 'launch options'}: {error}")) from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file}: a mapping of launch options is needed, found {type(values).__name__}")
+    assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
 
