@@ -192,9 +192,12 @@ def train(
     if dry_run:
         print(dump(loaded), end="")
         return
+    from launch.progress import watching
     from launch.train import run
 
-    say(f"trained: {run(loaded, say)['final']}")
+    with watching(loaded.run_dir, loaded.trainer.trl.get("max_steps")):
+        result = run(loaded, say)
+    say(f"trained: {result['final']}")
 
 
 @app.command()

@@ -292,6 +292,11 @@ def value_of(values: dict[str, Any], unit: Unit) -> float:
     return skill(trl, unit.seed, unit.until)
 
 
+def diverges(values: dict[str, Any], unit: Unit) -> bool:
+    """One seed of some trials fails, always the same ones."""
+    return unit.seed == 1 and values["trainer.trl.learning_rate"] > 5e-3
+
+
 def drive(sweep: Sweep, order: random.Random, crash_after: float = float("inf"), lose: float = 0.0) -> list[Unit]:
     """A driver whose units come back in a random order, some of them lost first; dies after so many results. Returns
     the units that came back."""
@@ -310,8 +315,8 @@ def drive(sweep: Sweep, order: random.Random, crash_after: float = float("inf"),
             if order.random() < lose and not ledger.state.trials[unit.trial].lost.get((unit.seed, unit.until)):
                 control.lost(unit, "out of memory")
                 continue
-            value = value_of(dict(ledger.state.trials[unit.trial].values), unit)
-            bad = value < 0.33 and unit.until == 1  # some fail, always the same ones
+            values = dict(ledger.state.trials[unit.trial].values)
+            value, bad = value_of(values, unit), diverges(values, unit)
             control.done(unit, Outcome(None if bad else Measured(value, 1.0, 10 * unit.until), 1.0, "diverged" * bad))
             came.append(unit)
 
@@ -350,7 +355,9 @@ def test_order_losses_and_crashes_change_nothing(
         whole = make(tmp_path_factory.mktemp("calm"), parallel)
         drive(whole, random.Random(0))
         calm[parallel] = result(whole)
-        assert {row["fate"] for row in json.loads(calm[parallel])["rows"]} == {"finished", "pruned", "failed"}
+        fates = [row["fate"] for row in json.loads(calm[parallel])["rows"]]
+        assert {"finished", "failed"} <= set(fates) and ("pruned" in fates or parallel == 4)
+        assert fates.count("failed") < 6, "TPE learns where trials fail"
     assert result(cut) == calm[parallel]
     assert len(came) == len(set(came)), "a unit that came back is never run again"
 
