@@ -547,14 +547,29 @@ def test_tune_gets_units_and_the_ledger_their_results(tmp_path: Path) -> None:
         searcher = _Units(Control(sweep, ledger, lambda _: None))
         first, second, nothing = (searcher.suggest(name) for name in ("a", "b", "c"))
         assert isinstance(first, dict) and isinstance(second, dict) and nothing is None, "two seeds, then wait"
-        assert first["job"]["experiment"]["seed"] == 0 and first["job"]["until"] == 1
-        assert first["job"]["name"]["WANDB_RUN_GROUP"] == "sweep"
-        assert first["job"]["name"]["WANDB_RUN_ID"] != second["job"]["name"]["WANDB_RUN_ID"]
+        job, other = json.loads(first["job"]), json.loads(second["job"])
+        assert job["experiment"]["seed"] == 0 and job["until"] == 1
+        assert job["name"]["WANDB_RUN_GROUP"] == "sweep"
+        assert job["name"]["WANDB_RUN_ID"] != other["name"]["WANDB_RUN_ID"]
         searcher.on_trial_complete("a", error=True)
-        again = searcher.suggest("d")
-        assert again == first
-        good = {"measured": {"value": 0.5, "coverage": 1.0, "tokens": 3}, "seconds": 1.0, "error": ""}
-        searcher.on_trial_complete("b", good)
-        searcher.on_trial_complete("d", {"measured": None, "seconds": 1.0, "error": "diverged"})
+        assert searcher.suggest("d") == first, "lost: once more"
+        good = Outcome(Measured(0.5, 1.0, 3), 1.0)
+        searcher.on_trial_complete("b", {"outcome": json.dumps(dataclasses.asdict(good)), "done": True})
+        searcher.on_trial_complete("d", {"outcome": json.dumps(dataclasses.asdict(Outcome(None, 1.0, "diverged")))})
         assert searcher.suggest("e") == Searcher.FINISHED
         assert [row.reason for row in rows(sweep.config, ledger.state)] == ["seed 0: diverged"]
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_driver(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    from launch.sweep.tune import _Units
+
+    sweep = make(tmp_path, 1, trials=1)
+    with Ledger(sweep.folder) as ledger:
+        searcher = _Units(Control(sweep, ledger, lambda _: None))
+        searcher.suggest("a")
+        ledger._stream.close()
+        ledger._stream = (tmp_path / "sweep.yaml").open("rb")  # not writable: an OSError
+        searcher.on_trial_complete("a", error=True)
+        with pytest.raises(OSError):
+            searcher.suggest("b")
