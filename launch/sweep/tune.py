@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
 from launch.cluster import connected
@@ -27,7 +28,7 @@ from launch.sweep.ledger import Unit
 from launch.sweep.unit import Measured, Outcome, TrainFn, run_unit
 from rollout.errors import AgentworldError, ConfigError
 
-# Read by Tune when it starts: no result files of its own, and an interrupt ends the driver, which can take it.
+# Read by Tune when it starts: no loggers of its own choice, and an interrupt ends the driver, which can take it.
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -57,6 +58,7 @@ def run_units(control: Control, train: TrainFn, address: str | None = None) -> N
                 name=f"session_{control.state.sessions}",
                 storage_path=str(sweep.folder / "tune"),
                 failure_config=tune.FailureConfig(max_failures=0),  # going on after a loss is the ledger's
+                callbacks=[JsonLoggerCallback()],  # Tune reads these files once more at the end
                 verbose=0,
             ),
         ).fit()
@@ -107,6 +109,10 @@ class _Units(Searcher):
         told = json.loads(result["outcome"])
         found = Measured(**told["measured"]) if told["measured"] else None
         self._control.done(unit, Outcome(found, told["seconds"], told["error"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What Tune pickles beside its own state: nothing, and nothing of it is read again."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is on disk already."""
