@@ -199,9 +199,12 @@ def train(
         for line in lines:
             say(f"# {line}")  # what is printed is still a config file
         return
+    from launch.progress import watching
     from launch.train import run
 
-    say(f"trained: {run(loaded, say, resume)['final']}")
+    with watching(loaded.run_dir, loaded.trainer.trl.get("max_steps"), say):
+        result = run(loaded, say, resume)
+    say(f"trained: {result['final']}")
 
 
 @app.command("launch")

@@ -16,7 +16,6 @@ from launch.cluster import ClusterSettings, Ranks, Result
 from launch.config import RESOLVED, ExperimentConfig, load, save_resolved
 from launch.evaluating import EvaluatingSink
 from launch.pools import policy_pool
-from launch.progress import watching
 from launch.served import served, vllm_options
 from launch.supervisor import supervise
 from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
@@ -51,10 +50,7 @@ def run(
         check_restart(config.run_dir)
     save_resolved(config, config.run_dir)
     settings = ClusterSettings(config.processes, config.deepspeed, stuck_seconds=config.trainer.take_deadline + 900.0)
-    steps = until or config.trainer.trl.get("max_steps")
-    with watching(config.run_dir, int(steps) if steps else None, say):
-        train_until = partial(train, until=until)
-        return supervise(train_until, config, config.run_dir, settings, say=say, resume=resume)
+    return supervise(partial(train, until=until), config, config.run_dir, settings, say=say, resume=resume)
 
 
 def check_parts(config: ExperimentConfig) -> None:

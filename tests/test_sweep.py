@@ -292,6 +292,11 @@ def value_of(values: dict[str, Any], unit: Unit) -> float:
     return skill(trl, unit.seed, unit.until)
 
 
+def diverges(values: dict[str, Any], unit: Unit) -> bool:
+    """One seed of some trials fails, always the same ones."""
+    return unit.seed == 1 and values["trainer.trl.learning_rate"] > 5e-3
+
+
 def drive(sweep: Sweep, order: random.Random, crash_after: float = float("inf"), lose: float = 0.0) -> list[Unit]:
     """A driver whose units come back in a random order, some of them lost first; dies after so many results. Returns
     the units that came back."""
@@ -310,8 +315,8 @@ def drive(sweep: Sweep, order: random.Random, crash_after: float = float("inf"),
             if order.random() < lose and not ledger.state.trials[unit.trial].lost.get((unit.seed, unit.until)):
                 control.lost(unit, "out of memory")
                 continue
-            value = value_of(dict(ledger.state.trials[unit.trial].values), unit)
-            bad = value < 0.33 and unit.until == 1  # some fail, always the same ones
+            values = dict(ledger.state.trials[unit.trial].values)
+            value, bad = value_of(values, unit), diverges(values, unit)
             control.done(unit, Outcome(None if bad else Measured(value, 1.0, 10 * unit.until), 1.0, "diverged" * bad))
             came.append(unit)
 
@@ -350,7 +355,9 @@ def test_order_losses_and_crashes_change_nothing(
         whole = make(tmp_path_factory.mktemp("calm"), parallel)
         drive(whole, random.Random(0))
         calm[parallel] = result(whole)
-        assert {row["fate"] for row in json.loads(calm[parallel])["rows"]} == {"finished", "pruned", "failed"}
+        fates = [row["fate"] for row in json.loads(calm[parallel])["rows"]]
+        assert {"finished", "failed"} <= set(fates) and ("pruned" in fates or parallel == 4)
+        assert fates.count("failed") < 6, "TPE learns where trials fail"
     assert result(cut) == calm[parallel]
     assert len(came) == len(set(came)), "a unit that came back is never run again"
 
@@ -540,14 +547,29 @@ def test_tune_gets_units_and_the_ledger_their_results(tmp_path: Path) -> None:
         searcher = _Units(Control(sweep, ledger, lambda _: None))
         first, second, nothing = (searcher.suggest(name) for name in ("a", "b", "c"))
         assert isinstance(first, dict) and isinstance(second, dict) and nothing is None, "two seeds, then wait"
-        assert first["job"]["experiment"]["seed"] == 0 and first["job"]["until"] == 1
-        assert first["job"]["name"]["WANDB_RUN_GROUP"] == "sweep"
-        assert first["job"]["name"]["WANDB_RUN_ID"] != second["job"]["name"]["WANDB_RUN_ID"]
+        job, other = json.loads(first["job"]), json.loads(second["job"])
+        assert job["experiment"]["seed"] == 0 and job["until"] == 1
+        assert job["name"]["WANDB_RUN_GROUP"] == "sweep"
+        assert job["name"]["WANDB_RUN_ID"] != other["name"]["WANDB_RUN_ID"]
         searcher.on_trial_complete("a", error=True)
-        again = searcher.suggest("d")
-        assert again == first
-        good = {"measured": {"value": 0.5, "coverage": 1.0, "tokens": 3}, "seconds": 1.0, "error": ""}
-        searcher.on_trial_complete("b", good)
-        searcher.on_trial_complete("d", {"measured": None, "seconds": 1.0, "error": "diverged"})
+        assert searcher.suggest("d") == first, "lost: once more"
+        good = Outcome(Measured(0.5, 1.0, 3), 1.0)
+        searcher.on_trial_complete("b", {"outcome": json.dumps(dataclasses.asdict(good)), "done": True})
+        searcher.on_trial_complete("d", {"outcome": json.dumps(dataclasses.asdict(Outcome(None, 1.0, "diverged")))})
         assert searcher.suggest("e") == Searcher.FINISHED
         assert [row.reason for row in rows(sweep.config, ledger.state)] == ["seed 0: diverged"]
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_driver(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    from launch.sweep.tune import _Units
+
+    sweep = make(tmp_path, 1, trials=1)
+    with Ledger(sweep.folder) as ledger:
+        searcher = _Units(Control(sweep, ledger, lambda _: None))
+        searcher.suggest("a")
+        ledger._stream.close()
+        ledger._stream = (tmp_path / "sweep.yaml").open("rb")  # not writable: an OSError
+        searcher.on_trial_complete("a", error=True)
+        with pytest.raises(OSError):
+            searcher.suggest("b")

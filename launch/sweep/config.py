@@ -207,6 +207,15 @@ def flat(config: SweepConfig, values: Values) -> dict[str, Any]:
     return keys
 
 
+def text_of(config: SweepConfig, values: Values) -> str:
+    """Proposed values in a line, by the last part of each key."""
+    return ", ".join(f"{key.rsplit('.', 1)[-1]} {_short(value)}" for key, value in flat(config, values).items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _experiment(config: SweepConfig, file: Path, raw: dict[str, Any], values: Mapping[str, Any]) -> ExperimentConfig:
     keys = {"run_dir": config.sweep_dir, **config.overrides, **values}
     return build(raw, file, [f"{key}={json.dumps(value)}" for key, value in keys.items()])

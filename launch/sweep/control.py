@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from launch.sweep.config import Sweep
+from launch.sweep.config import Sweep, text_of
 from launch.sweep.ledger import Assigned, Failed, Ledger, Lost, Opened, Proposed, Reached, Session, State, Unit
 from launch.sweep.plan import due, may_propose, mean_at, spent, units
 from launch.sweep.proposals import propose
@@ -108,7 +108,7 @@ class Control:
             self._exhausted = True
             return False
         self.ledger.record(Proposed(number, values))
-        self.say(f"trial {number}: {', '.join(f'{name} {value}' for name, value in values.items())}")
+        self.say(f"trial {number}: {text_of(config, values)}")
         for seed in config.seeds:
             try:
                 self.sweep.experiment(values, number, seed)

@@ -81,7 +81,8 @@ def _distribution(parameter: Parameter) -> Any:
 
 
 def _as_optuna(config: SweepConfig, trial: Trial, space: dict[str, Any], told: bool) -> Any:
-    """The trial as Optuna's. One that is not ``told`` counts as running, whatever has become of it."""
+    """The trial as Optuna's. One that is not ``told`` counts as running, whatever has become of it. A failed one is
+    pruned before its first step, which TPE ranks last: ignored, it would be proposed again and again next door."""
     from optuna.trial import TrialState, create_trial
 
     params = {name: _raw(config.parameters[name], value) for name, value in trial.values.items()}
@@ -89,7 +90,7 @@ def _as_optuna(config: SweepConfig, trial: Trial, space: dict[str, Any], told: b
     if not told:
         return create_trial(state=TrialState.RUNNING, **common)
     if trial.fate == "failed":
-        return create_trial(state=TrialState.FAIL, **common)
+        return create_trial(state=TrialState.PRUNED, **common)
     value = mean_at(config, trial, trial.step)
     if trial.fate == "pruned":
         return create_trial(state=TrialState.PRUNED, intermediate_values={trial.step: value}, **common)

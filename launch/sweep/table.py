@@ -16,7 +16,7 @@ from typing import Any
 from launch.evaluate import write_json
 from launch.report.data import Chart, Dot, Line, ReportData, Scatter
 from launch.report.data import Table as ReportTable
-from launch.sweep.config import Sweep, SweepConfig, flat
+from launch.sweep.config import Sweep, SweepConfig, flat, text_of
 from launch.sweep.ledger import Failed, Fate, Reached, State, Trial
 from launch.sweep.plan import tokens
 from launch.sweep.unit import evaluation_file
@@ -113,15 +113,6 @@ def table(config: SweepConfig, found: Sequence[Row]) -> list[tuple[str, ...]]:
             )
         )
     return printed
-
-
-def text_of(config: SweepConfig, values: Mapping[str, Any]) -> str:
-    """Proposed values in a line, by the last part of each key."""
-    return ", ".join(f"{key.rsplit('.', 1)[-1]} {_short(value)}" for key, value in flat(config, values).items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def write_table(sweep: Sweep, found: Sequence[Row]) -> Path:

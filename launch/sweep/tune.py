@@ -8,6 +8,7 @@ afresh by each session and asks our ledger what to do.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.search import Searcher
 
 from launch.cluster import connected
@@ -24,9 +26,9 @@ from launch.sweep.config import Resources
 from launch.sweep.control import Control
 from launch.sweep.ledger import Unit
 from launch.sweep.unit import Measured, Outcome, TrainFn, run_unit
-from rollout.errors import ConfigError
+from rollout.errors import AgentworldError, ConfigError
 
-# Read by Tune when it starts: no result files of its own, and an interrupt ends the driver, which can take it.
+# Read by Tune when it starts: no loggers of its own choice, and an interrupt ends the driver, which can take it.
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -56,16 +58,19 @@ def run_units(control: Control, train: TrainFn, address: str | None = None) -> N
                 name=f"session_{control.state.sessions}",
                 storage_path=str(sweep.folder / "tune"),
                 failure_config=tune.FailureConfig(max_failures=0),  # going on after a loss is the ledger's
+                callbacks=[JsonLoggerCallback()],  # Tune reads these files once more at the end
                 verbose=0,
             ),
         ).fit()
 
 
-def _trainable(train: TrainFn) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    def unit(config: Mapping[str, Any]) -> dict[str, Any]:
-        job = config["job"]
+def _trainable(train: TrainFn) -> Callable[[Mapping[str, str]], dict[str, str]]:
+    """Job and outcome travel as JSON: Tune would look for search spaces inside the one and flatten the other."""
+
+    def unit(config: Mapping[str, str]) -> dict[str, str]:
+        job = json.loads(config["job"])
         experiment = ExperimentConfig.model_validate(job["experiment"])
-        return asdict(run_unit(experiment, job["until"], job["metric"], job["name"], train))
+        return {"outcome": json.dumps(asdict(run_unit(experiment, job["until"], job["metric"], job["name"], train)))}
 
     return unit
 
@@ -77,21 +82,37 @@ class _Units(Searcher):
         super().__init__()
         self._control = control
         self._units: dict[str, Unit] = {}
+        self._broken: Exception | None = None
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+        if self._broken is not None:
+            raise self._broken
         unit = self._control.next_unit()
         if unit is None:
             return str(Searcher.FINISHED) if self._control.over else None
         self._units[trial_id] = unit
-        return {"job": _job(self._control, unit)}
+        return {"job": json.dumps(_job(self._control, unit))}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        unit = self._units.pop(trial_id)
-        if error or not result or "seconds" not in result:
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        unit = self._units.pop(trial_id, None)
+        if unit is None:
+            return
+        try:
+            self._tell(unit, result, error)
+        except (AgentworldError, OSError) as problem:  # Tune would only log it: raised when it asks again
+            self._broken = problem
+
+    def _tell(self, unit: Unit, result: Mapping[str, Any] | None, error: bool) -> None:
+        if error or not result or "outcome" not in result:
             self._control.lost(unit, "killed, out of memory, or its node left" if error else "it left no result")
             return
-        found = result["measured"]
-        self._control.done(unit, Outcome(Measured(**found) if found else None, result["seconds"], result["error"]))
+        told = json.loads(result["outcome"])
+        found = Measured(**told["measured"]) if told["measured"] else None
+        self._control.done(unit, Outcome(found, told["seconds"], told["error"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What Tune pickles beside its own state: nothing, and nothing of it is read again."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is on disk already."""
