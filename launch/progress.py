@@ -116,7 +116,7 @@ def follow(file: Path, offset: int) -> tuple[list[Mapping[str, Any]], int]:
         stream.seek(offset)
         data = stream.read()
     end = data.rfind(b"\n") + 1
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for line in data[:end].splitlines():
         try:
             row = json.loads(line)

@@ -199,7 +199,7 @@ class TokenTrainer(Trainer):
         return DataLoader(self.stream, batch_size=None)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        if self.sft.optimizer == "muon" and self.optimizer is None:
+        if self.sft.optimizer == "muon" and self.optimizer is None:  # type: ignore[has-type]
             self.optimizer = muon(self.model, self.sft)
         return super().create_optimizer(model)
 

@@ -6,6 +6,7 @@ Owns: the order of things, and what counts as done. Refuses: the parts themselve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from launch.config import ExperimentConfig
 from launch.report.render import write
@@ -19,12 +20,19 @@ from launch.sweep.unit import TrainFn
 from launch.train import check_parts
 from launch.train import run as train_run
 from rollout.errors import BudgetSpent
+from trainer.attempts import AUTO, NEVER
+from trainer.checkpoint import latest
+
+
+def train_until(config: ExperimentConfig, say: Callable[[str], None], until: int) -> Any:
+    """The unit of a sweep; one that was lost before its first checkpoint starts from the beginning."""
+    return train_run(config, say, AUTO if latest(config.run_dir) else NEVER, until)
 
 
 def run_sweep(
     sweep: Sweep,
     say: Callable[[str], None] = print,
-    train: TrainFn = train_run,
+    train: TrainFn = train_until,
     check: Callable[[ExperimentConfig], None] = check_parts,
     address: str | None = None,
 ) -> list[Row]:

@@ -96,7 +96,9 @@ def student(freedom: int) -> float:
 
 def table(config: SweepConfig, found: Sequence[Row]) -> list[tuple[str, ...]]:
     """What the command prints, header first."""
-    printed = [("", "fate", "step", config.metric, "over seeds", "by seed", "coverage", "tokens", "values")]
+    printed: list[tuple[str, ...]] = [
+        ("", "fate", "step", config.metric, "over seeds", "by seed", "coverage", "tokens", "values")
+    ]
     for row in found:
         s = row.success
         printed.append(

@@ -25,7 +25,7 @@ from trainer.checkpoint import survey
 
 LOCK_SECONDS = 180.0  # for the process of a sweep that was killed to let go of its run directory
 
-TrainFn = Callable[[ExperimentConfig, Callable[[str], None], int], Any]  # config, say, until; launch.train.run is one
+TrainFn = Callable[[ExperimentConfig, Callable[[str], None], int], Any]  # config, say, until
 
 
 @dataclass(frozen=True, slots=True)
