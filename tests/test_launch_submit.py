@@ -253,7 +253,7 @@ def test_slurm_script_starts_head_workers_and_training_with_one_token(tmp_path: 
     (head,) = [call for call in programs if call.startswith("ray start") and "--head" in call]
     (worker,) = [call for call in programs if call.startswith("ray start") and "--head" not in call]
     (train,) = [call for call in programs if call.startswith("agentworld train")]
-    assert "--node-ip-address=10.1.2.3 --port=24711 --dashboard-host=127.0.0.1 --ray-client-server-port=0" in head
+    assert "--node-ip-address=10.1.2.3 --port=24711 --dashboard-host=127.0.0.1" in head
     assert "--address=10.1.2.3:24711" in worker and "RAY_ADDRESS=10.1.2.3:24711" in train
     order = [" ".join(call.split()[:3]) for call in programs if call.startswith("python")]
     assert order == ["python -m launch.submit.nodes"] * 3
@@ -280,6 +280,25 @@ def test_slurm_token_is_private_and_a_node_that_does_not_come_ends_the_job(tmp_p
     assert done.returncode == 2 and done.stdout.splitlines()[-1] == "600"
     assert "agentworld" not in (tmp_path / "calls").read_text()
     assert not list(Path(job.folder).glob("ray_token*"))
+
+
+def test_a_head_that_dies_ends_the_job_at_once(tmp_path: Path) -> None:
+    """Not after the deadline of the nodes: what waits for Ray is ended too."""
+    env = fake_slurm(tmp_path / "bin", tmp_path / "calls", machine=True)
+    (tmp_path / "bin" / "ray").write_text('#!/bin/bash\necho "no such option"; exit 4\n')
+    (tmp_path / "bin" / "python").write_text(
+        '#!/bin/bash\ncase "$*" in *address) echo 10.0.0.1;; *reach*|*wait*) exec sleep 300;; esac\n'
+    )
+    slurm_job = make_job(Target.slurm, tmp_path, shared(tmp_path), "launch.nodes=2")
+    (tmp_path / "job.sh").write_text(slurm.render(slurm_job))
+    done = subprocess.run(["bash", str(tmp_path / "job.sh")], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4 and "Ray did not come up" in done.stderr
+    assert (Path(slurm_job.folder) / "ray-head.log").read_text() == "no such option\n"
+
+    sky = env | {"SKYPILOT_NODE_IPS": "10.0.0.5", "SKYPILOT_NUM_NODES": "1", "SKYPILOT_NODE_RANK": "0"}
+    run = skypilot.task(sky_job(tmp_path))["run"]
+    assert subprocess.run(["bash"], input=run, env=sky, text=True, timeout=60).returncode == 4
+    assert "agentworld" not in (tmp_path / "calls").read_text()
 
 
 def test_slurm_steps_of_a_container_share_ray_s_folder(tmp_path: Path) -> None:
