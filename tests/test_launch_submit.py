@@ -8,8 +8,10 @@ import shlex
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -461,6 +463,73 @@ def test_a_gpu_is_reserved_for_a_driver_that_trains_itself(tmp_path: Path) -> No
     assert alone["entrypoint_num_gpus"] == 1 and alone["entrypoint"] == f"bash {RUN}"
     several = ray_jobs.request(make_job(Target.ray, tmp_path, "launch.gpus_per_node=2", text=TWO))
     assert "entrypoint_num_gpus" not in several, "Ray Train reserves them"
+
+
+class FakeJobs:
+    """Ray's client of one job: what each call answers, in order (the last repeats); an exception is raised."""
+
+    def __init__(self, submits: Sequence[Any] = (), states: Sequence[Any] = (), logs: Sequence[str] = ("",)) -> None:
+        self.submits, self.states, self.logs = list(submits), list(states), list(logs)
+        self.stopped: list[str] = []
+
+    @staticmethod
+    def _next(answers: list[Any]) -> Any:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit_job(self, **what: Any) -> str:
+        assert sorted(p.name for p in Path(what["runtime_env"]["working_dir"]).iterdir()) == [EXPERIMENT, NODE, RUN]
+        return str(self._next(self.submits))
+
+    def get_job_status(self, job_id: str) -> Any:
+        name = self._next(self.states)
+        return SimpleNamespace(value=name, is_terminal=lambda: name in ("SUCCEEDED", "FAILED", "STOPPED"))
+
+    def get_job_logs(self, job_id: str) -> str:
+        return str(self._next(self.logs))
+
+    def get_job_info(self, job_id: str) -> Any:
+        return SimpleNamespace(driver_exit_code=3, message="ended")
+
+    def stop_job(self, job_id: str) -> None:
+        self.stopped.append(job_id)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_jobs, "POLL_SECONDS", (0.01, 0.01))
+
+
+def test_a_cluster_that_is_not_ready_is_waited_for(tmp_path: Path, quick: None) -> None:
+    early = RuntimeError("Request failed with status code 500: No available agent to submit job")
+    job = make_job(Target.ray, tmp_path)
+    assert ray_jobs.submit(job, FakeJobs([early, early, "raysubmit_1"])) == "raysubmit_1"
+    with pytest.raises(AgentworldError, match="Ray refused the job: bad env"):
+        ray_jobs.submit(job, FakeJobs([RuntimeError("bad\nenv")]))
+    with pytest.raises(AgentworldError, match="No available agent"):
+        ray_jobs.submit(make_job(Target.ray, tmp_path, "launch.start_seconds=1"), FakeJobs([early]))
+
+
+def test_following_prints_each_line_once_over_lost_answers(quick: None) -> None:
+    lost = ConnectionError("no route")
+    said: list[str] = []
+    client = FakeJobs(states=["PENDING", lost, "RUNNING", "FAILED"], logs=["", "one\ntw", "one\ntwo\nthree"])
+    ended = ray_jobs.follow(client, "j", 30.0, said.append)
+    assert said == ["one", "two", "three"] and (ended.status, ended.exit_status) == ("FAILED", 3)
+
+
+def test_following_ends_at_its_deadline_and_without_answers(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeJobs(states=["RUNNING"])
+    with pytest.raises(AgentworldError, match="had not ended after 0 s and was stopped"):
+        ray_jobs.follow(client, "j", 0.05, print)
+    assert client.stopped == ["j"]
+    monkeypatch.setattr(ray_jobs, "LOST_SECONDS", 0.05)
+    gone = FakeJobs(states=[ConnectionError("no route")])
+    with pytest.raises(AgentworldError, match="it may still run: no route"):
+        ray_jobs.follow(gone, "j", 30.0, print)
+    assert gone.stopped == []
 
 
 def test_exit_status_of_a_ray_job() -> None:
