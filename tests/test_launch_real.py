@@ -19,6 +19,7 @@ import pytest
 from launch.submit import slurm
 from launch.submit.nodes import wait_for_head
 from launch.submit.options import Target
+from rollout.errors import AgentworldError
 from tests.launch_toys import ROOT, experiment_file, fake_slurm, here, make_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -52,11 +53,13 @@ def cluster() -> Iterator[Cluster]:
     gcs, dashboard = free_port(), free_port()
     command = [f"{sys.prefix}/bin/ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=1"]
     command += ["--node-ip-address=127.0.0.1", f"--port={gcs}", "--dashboard-host=127.0.0.1"]
-    command += [f"--dashboard-port={dashboard}", "--ray-client-server-port=0", f"--temp-dir={folder}/t"]
+    command += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}/t"]
     with (folder / "log").open("w") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as head:
         try:
             wait_for_head(f"127.0.0.1:{dashboard}", 240.0)
             yield Cluster(f"http://127.0.0.1:{dashboard}", environment)
+        except AgentworldError as error:
+            raise AssertionError((folder / "log").read_text()) from error
         finally:
             end(head)
             shutil.rmtree(folder, ignore_errors=True)
@@ -79,7 +82,9 @@ def test_ray_jobs_run_the_experiment_and_return_its_status(cluster: Cluster, tmp
     submit = [sys.executable, "-m", "tests.launch_case", cluster.dashboard, str(config), f"{tmp_path}/shared"]
     done = run(submit, cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "seed: 9" in done.stdout and "# place: the Ray cluster at RAY_ADDRESS=127.0.0.1:" in done.stdout
+    assert "seed: 9" in done.stdout
+    (place,) = [line for line in done.stdout.splitlines() if line.startswith("# place")]
+    assert place.startswith("# place: the Ray cluster at RAY_ADDRESS=")
     assert "SUCCEEDED, exit status 0" in done.stdout
     assert (tmp_path / "shared/run/launch/experiment.yaml").is_file()
 

@@ -8,8 +8,10 @@ import shlex
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,7 +255,7 @@ def test_slurm_script_starts_head_workers_and_training_with_one_token(tmp_path: 
     (head,) = [call for call in programs if call.startswith("ray start") and "--head" in call]
     (worker,) = [call for call in programs if call.startswith("ray start") and "--head" not in call]
     (train,) = [call for call in programs if call.startswith("agentworld train")]
-    assert "--node-ip-address=10.1.2.3 --port=24711 --dashboard-host=127.0.0.1 --ray-client-server-port=0" in head
+    assert "--node-ip-address=10.1.2.3 --port=24711 --dashboard-host=127.0.0.1" in head
     assert "--address=10.1.2.3:24711" in worker and "RAY_ADDRESS=10.1.2.3:24711" in train
     order = [" ".join(call.split()[:3]) for call in programs if call.startswith("python")]
     assert order == ["python -m launch.submit.nodes"] * 3
@@ -280,6 +282,25 @@ def test_slurm_token_is_private_and_a_node_that_does_not_come_ends_the_job(tmp_p
     assert done.returncode == 2 and done.stdout.splitlines()[-1] == "600"
     assert "agentworld" not in (tmp_path / "calls").read_text()
     assert not list(Path(job.folder).glob("ray_token*"))
+
+
+def test_a_head_that_dies_ends_the_job_at_once(tmp_path: Path) -> None:
+    """Not after the deadline of the nodes: what waits for Ray is ended too."""
+    env = fake_slurm(tmp_path / "bin", tmp_path / "calls", machine=True)
+    (tmp_path / "bin" / "ray").write_text('#!/bin/bash\necho "no such option"; exit 4\n')
+    (tmp_path / "bin" / "python").write_text(
+        '#!/bin/bash\ncase "$*" in *address) echo 10.0.0.1;; *reach*|*wait*) exec sleep 300;; esac\n'
+    )
+    slurm_job = make_job(Target.slurm, tmp_path, shared(tmp_path), "launch.nodes=2")
+    (tmp_path / "job.sh").write_text(slurm.render(slurm_job))
+    done = subprocess.run(["bash", str(tmp_path / "job.sh")], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4 and "Ray did not come up" in done.stderr
+    assert (Path(slurm_job.folder) / "ray-head.log").read_text() == "no such option\n"
+
+    sky = env | {"SKYPILOT_NODE_IPS": "10.0.0.5", "SKYPILOT_NUM_NODES": "1", "SKYPILOT_NODE_RANK": "0"}
+    run = skypilot.task(sky_job(tmp_path))["run"]
+    assert subprocess.run(["bash"], input=run, env=sky, text=True, timeout=60).returncode == 4
+    assert "agentworld" not in (tmp_path / "calls").read_text()
 
 
 def test_slurm_steps_of_a_container_share_ray_s_folder(tmp_path: Path) -> None:
@@ -442,6 +463,73 @@ def test_a_gpu_is_reserved_for_a_driver_that_trains_itself(tmp_path: Path) -> No
     assert alone["entrypoint_num_gpus"] == 1 and alone["entrypoint"] == f"bash {RUN}"
     several = ray_jobs.request(make_job(Target.ray, tmp_path, "launch.gpus_per_node=2", text=TWO))
     assert "entrypoint_num_gpus" not in several, "Ray Train reserves them"
+
+
+class FakeJobs:
+    """Ray's client of one job: what each call answers, in order (the last repeats); an exception is raised."""
+
+    def __init__(self, submits: Sequence[Any] = (), states: Sequence[Any] = (), logs: Sequence[str] = ("",)) -> None:
+        self.submits, self.states, self.logs = list(submits), list(states), list(logs)
+        self.stopped: list[str] = []
+
+    @staticmethod
+    def _next(answers: list[Any]) -> Any:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit_job(self, **what: Any) -> str:
+        assert sorted(p.name for p in Path(what["runtime_env"]["working_dir"]).iterdir()) == [EXPERIMENT, NODE, RUN]
+        return str(self._next(self.submits))
+
+    def get_job_status(self, job_id: str) -> Any:
+        name = self._next(self.states)
+        return SimpleNamespace(value=name, is_terminal=lambda: name in ("SUCCEEDED", "FAILED", "STOPPED"))
+
+    def get_job_logs(self, job_id: str) -> str:
+        return str(self._next(self.logs))
+
+    def get_job_info(self, job_id: str) -> Any:
+        return SimpleNamespace(driver_exit_code=3, message="ended")
+
+    def stop_job(self, job_id: str) -> None:
+        self.stopped.append(job_id)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_jobs, "POLL_SECONDS", (0.01, 0.01))
+
+
+def test_a_cluster_that_is_not_ready_is_waited_for(tmp_path: Path, quick: None) -> None:
+    early = RuntimeError("Request failed with status code 500: No available agent to submit job")
+    job = make_job(Target.ray, tmp_path)
+    assert ray_jobs.submit(job, FakeJobs([early, early, "raysubmit_1"])) == "raysubmit_1"
+    with pytest.raises(AgentworldError, match="Ray refused the job: bad env"):
+        ray_jobs.submit(job, FakeJobs([RuntimeError("bad\nenv")]))
+    with pytest.raises(AgentworldError, match="No available agent"):
+        ray_jobs.submit(make_job(Target.ray, tmp_path, "launch.start_seconds=1"), FakeJobs([early]))
+
+
+def test_following_prints_each_line_once_over_lost_answers(quick: None) -> None:
+    lost = ConnectionError("no route")
+    said: list[str] = []
+    client = FakeJobs(states=["PENDING", lost, "RUNNING", "FAILED"], logs=["", "one\ntw", "one\ntwo\nthree"])
+    ended = ray_jobs.follow(client, "j", 30.0, said.append)
+    assert said == ["one", "two", "three"] and (ended.status, ended.exit_status) == ("FAILED", 3)
+
+
+def test_following_ends_at_its_deadline_and_without_answers(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeJobs(states=["RUNNING"])
+    with pytest.raises(AgentworldError, match="had not ended after 0 s and was stopped"):
+        ray_jobs.follow(client, "j", 0.05, print)
+    assert client.stopped == ["j"]
+    monkeypatch.setattr(ray_jobs, "LOST_SECONDS", 0.05)
+    gone = FakeJobs(states=[ConnectionError("no route")])
+    with pytest.raises(AgentworldError, match="it may still run: no route"):
+        ray_jobs.follow(gone, "j", 30.0, print)
+    assert gone.stopped == []
 
 
 def test_exit_status_of_a_ray_job() -> None:

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 POLL_SECONDS = (1.0, 5.0)  # first and last: logs come whole each time
+LOST_SECONDS = 120.0  # without an answer from the cluster
 SLACK_SECONDS = 300  # beyond the job's own time limit, for queueing and start
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray's client prefers them to the address it is given
+_TROUBLE = (RuntimeError, ConnectionError, OSError)  # what Ray's client and the HTTP library under it raise
+_NOT_YET = "No available agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +96,55 @@ def _loopback(host: str) -> bool:
 
 
 def submit(job: Job, client: JobSubmissionClient) -> str:
-    """Uploads the files and starts the job; returns its submission id."""
+    """Uploads the files and starts the job; returns its submission id. Raises AgentworldError, one line.
+
+    A cluster that has just started refuses jobs for some seconds; that is waited for, ``start_seconds`` at most.
+    """
+    deadline = time.monotonic() + job.options.start_seconds
     with tempfile.TemporaryDirectory(prefix="agentworld-") as folder:
         write_files(job.files(), Path(folder))
         what = request(job)
         what["runtime_env"] = {**what["runtime_env"], "working_dir": folder}
-        return str(client.submit_job(**what))
+        while True:
+            try:
+                return str(client.submit_job(**what))
+            except _TROUBLE as error:
+                if _NOT_YET not in str(error) or time.monotonic() > deadline:
+                    raise AgentworldError(f"Ray refused the job: {one_line(str(error))[:300]}") from error
+            time.sleep(POLL_SECONDS[0])
 
 
 def follow(client: JobSubmissionClient, job_id: str, seconds: float, say: Callable[[str], None]) -> Ended:
     """Wait for the end of a job, printing what it prints. After ``seconds`` it is stopped, and AgentworldError says
-    so; an interrupt leaves it running."""
+    so. An interrupt leaves it running, and so does a cluster that cannot be reached for ``LOST_SECONDS``, which is an
+    AgentworldError too: the job does not need its follower."""
     deadline = time.monotonic() + seconds
-    shown, pause = 0, POLL_SECONDS[0]
+    shown, pause, reached = 0, POLL_SECONDS[0], time.monotonic()
     while True:
-        status = client.get_job_status(job_id)
-        shown = _show(client.get_job_logs(job_id), shown, status.is_terminal(), say)
-        if status.is_terminal():
-            info = client.get_job_info(job_id)
-            return Ended(str(status.value), info.driver_exit_code, one_line(info.message or ""))
+        try:
+            status = client.get_job_status(job_id)
+            shown = _show(client.get_job_logs(job_id), shown, status.is_terminal(), say)
+            if status.is_terminal():
+                info = client.get_job_info(job_id)
+                return Ended(str(status.value), info.driver_exit_code, one_line(info.message or ""))
+            reached = time.monotonic()
+        except _TROUBLE as error:
+            if time.monotonic() - reached > LOST_SECONDS:
+                raise AgentworldError(
+                    f"job {job_id} cannot be followed any longer, it may still run: {one_line(str(error))[:300]}"
+                ) from error
         if time.monotonic() > deadline:
-            client.stop_job(job_id)
-            raise AgentworldError(f"job {job_id} was still {status.value} after {seconds:.0f} s and was stopped")
+            raise AgentworldError(f"job {job_id} had not ended after {seconds:.0f} s and {_stop(client, job_id)}")
         time.sleep(pause)
         pause = min(POLL_SECONDS[1], pause * 1.1)
+
+
+def _stop(client: JobSubmissionClient, job_id: str) -> str:
+    try:
+        client.stop_job(job_id)
+    except _TROUBLE as error:
+        return f"could not be stopped: {one_line(str(error))[:300]}"
+    return "was stopped"
 
 
 def _show(text: str, shown: int, ended: bool, say: Callable[[str], None]) -> int:

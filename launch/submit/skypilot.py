@@ -91,19 +91,21 @@ if [ "$SKYPILOT_NODE_RANK" != 0 ]; then
     exit 0
 fi
 
-head=""
+steps=""
 finish() {{
     local status=$?
     trap - EXIT TERM INT
-    [ -z "$head" ] || kill "$head" 2>/dev/null || true
+    [ -z "$steps" ] || kill $steps 2>/dev/null || true
     exit "$status"
 }}
 trap finish EXIT
 trap 'exit 143' TERM INT
-"${{on_node[@]}}" "${{ray[@]}}" --head --node-ip-address="$ip" --port={port} --dashboard-host=127.0.0.1 \\
-    --ray-client-server-port=0 &
-head=$!
-"${{on_node[@]}}" python -m launch.submit.nodes wait --count "$SKYPILOT_NUM_NODES" --seconds {seconds}
+"${{on_node[@]}}" "${{ray[@]}}" --head --node-ip-address="$ip" --port={port} --dashboard-host=127.0.0.1 &
+steps="$steps $!"
+"${{on_node[@]}}" python -m launch.submit.nodes wait --count "$SKYPILOT_NUM_NODES" --seconds {seconds} &
+steps="$steps $!"
+wait -n  # for this, or for a head that ended before: its status is then the job's
 bash "$files/{run}" &
+steps="$steps $!"
 wait $!
 """

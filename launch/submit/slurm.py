@@ -97,6 +97,14 @@ finish() {{
     exit "$status"
 }}
 
+# The wait that was started last, or a Ray that ended before it: then there is nothing to wait for.
+first_of_these() {{
+    local status=0
+    steps="$steps $!"
+    wait -n || status=$?
+    [ "$status" = 0 ] || {{ echo "Ray did not come up: see $folder/ray-*.log" >&2; exit "$status"; }}
+}}
+
 mkdir -p "$folder"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$folder/ray_token.$SLURM_JOB_ID"
 trap finish EXIT
@@ -114,10 +122,12 @@ ip=$("${{on_head[@]}}" "$in_node" python -m launch.submit.nodes address)
 export RAY_ADDRESS="$ip:$port"
 echo "Ray's head: $head ($RAY_ADDRESS), {nodes} node(s)"
 "${{on_head[@]}}" "$in_node" "${{ray[@]}}" --head --node-ip-address="$ip" --port="$port" --dashboard-host=127.0.0.1 \\
-    --ray-client-server-port=0 >"$folder/ray-head.log" 2>&1 &
+    >"$folder/ray-head.log" 2>&1 &
 steps="$steps $!"
-"${{on_head[@]}}" "$in_node" python -m launch.submit.nodes reach --seconds {seconds}
-{workers}"${{on_head[@]}}" "$in_node" python -m launch.submit.nodes wait --count {nodes} --seconds {seconds}
+"${{on_head[@]}}" "$in_node" python -m launch.submit.nodes reach --seconds {seconds} &
+first_of_these
+{workers}"${{on_head[@]}}" "$in_node" python -m launch.submit.nodes wait --count {nodes} --seconds {seconds} &
+first_of_these
 
 "${{on_head[@]}}" "$folder/{run}" &
 steps="$steps $!"
