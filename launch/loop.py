@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -182,7 +183,7 @@ class Run:
 
     def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Path:
         """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint."""
-        from launch.config import load
+        from launch.config import RESOLVED, dump, load
         from launch.train import run
 
         def learn() -> dict[str, Any]:
@@ -203,6 +204,9 @@ class Run:
                     f"trainer.trl.save_steps={max(1, batches // 3) * updates}",
                 ],
             )
+            written = Path(config.run_dir) / RESOLVED
+            if written.is_file() and written.read_text(encoding="utf-8") != dump(config):
+                shutil.rmtree(config.run_dir)  # another experiment than the one that is asked for now
             return dict(run(config, self.say))
 
         return Path(
