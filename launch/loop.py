@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -182,7 +183,8 @@ class Run:
 
     def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Path:
         """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint."""
-        from launch.config import load
+        from launch.config import RESOLVED, dump, load
+        from launch.progress import watching
         from launch.train import run
         from trainer.attempts import AUTO, NEVER
         from trainer.checkpoint import latest
@@ -205,8 +207,13 @@ class Run:
                     f"trainer.trl.save_steps={max(1, batches // 3) * updates}",
                 ],
             )
-            began_before = latest(config.run_dir) is not None  # killed before its first checkpoint: from the beginning
-            return dict(run(config, self.say, AUTO if began_before else NEVER))
+            written = Path(config.run_dir) / RESOLVED
+            if written.is_file() and written.read_text(encoding="utf-8") != dump(config):
+                shutil.rmtree(config.run_dir)  # another experiment than the one that is asked for now
+            steps = int(config.trainer.trl["max_steps"])
+            kept = latest(config.run_dir) is not None  # without: lost before its first checkpoint, from the beginning
+            with watching(config.run_dir, steps, self.say):
+                return dict(run(config, self.say, AUTO if kept else NEVER))
 
         return Path(
             self.stages(name, learn, settings=(self.plan.rl_batches, self.plan.rl_groups, config_text()))["final"]

@@ -21,10 +21,10 @@ class Plan:
     transitions: int = 2000
     free_sessions: int = 100
     verdict_tasks: int = 128
-    train_tasks: int = 700
+    train_tasks: int = 450
     heldout_tasks: int = 240
     family_tasks: int = 60
-    rl_batches: int = 30
+    rl_batches: int = 26
     rl_groups: int = 16
 
 

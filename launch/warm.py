@@ -38,10 +38,10 @@ class WarmRecipe:
 
     demonstrations: int = 1200
     gold: float = 0.4
-    epochs: float = 4.0
+    epochs: float = 6.0
     layers: str = "caca"
-    learning_rate: float = 1e-3
-    tokens_per_batch: int = 1024
+    learning_rate: float = 1.2e-3
+    tokens_per_batch: int = 1536
     seed: int = 0
 
 
@@ -79,6 +79,7 @@ def fine_tune(
         epochs=recipe.epochs if seconds is None else None,
         tokens_per_batch=recipe.tokens_per_batch,
         schedule="linear",
+        optimizer="muon",
         seed=recipe.seed,
         log_every=20,
     )

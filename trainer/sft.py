@@ -141,7 +141,9 @@ def project_labelled_only(model: Any) -> Callable[[], None]:
 
 def compile_blocks(model: Any) -> None:
     """Compile every block of ``model`` for any batch and length. Attention is written out, so that it is compiled
-    too: at a few hundred tokens that is faster on a CPU than the fused kernel."""
+    too: at a few hundred tokens that is faster on a CPU than the fused kernel. All blocks share one function, so that
+    torch must be told to keep more variants of it than its default of 8."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     model.set_attn_implementation("eager")
     for block in model.base_model.layers:
         block.compile(dynamic=True)
