@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fakes import FakeEnvironment, FakeFactory, Faults, make_tasks, save_tokenizer
 
 from rollout.events import Restored
 from rollout.local_pool import LocalPool
@@ -22,6 +21,7 @@ from rollout.source import RolloutSource
 from rollout.store import RolloutStore, fates, lineage, read_ledger
 from rollout.types import Batch, Session, Version
 from rollout.worker import PoolSpec
+from tests.fakes import FakeEnvironment, FakeFactory, Faults, make_tasks, save_tokenizer
 
 TASKS = make_tasks(5)
 SETTINGS = SchedulerSettings(group_size=3, groups_per_batch=2, max_staleness=1)

@@ -54,7 +54,7 @@ def check_run(folder: Path, steps: int, attempt: int) -> None:
     ends = fates(lineage(run_dir / "rollouts", attempt))
     assert all(len(fate) == 1 for fate in ends.values())
     assert sum(fate == ["trained"] for fate in ends.values()) == 2 * steps
-    evaluated = {file.name for file in (run_dir / "eval").iterdir()}
+    evaluated = {file.name for file in (run_dir / "eval").glob("real-*")}
     assert evaluated == {f"real-step_{step:06d}.json" for step in range(0, steps + 1, 2)}
 
 
