@@ -1,8 +1,10 @@
 """Sweeps without Ray: mistakes are one line, and the ledger decides, whatever the order and however often it is cut."""
 
+import base64
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -525,6 +527,8 @@ def test_table_ranks_and_shows_every_trial(tmp_path: Path) -> None:
     light(sweep.experiment(lr, 2, 1), lambda _: None, 2)
     page = write(report(sweep, state, ranked, "budget.trials 5"), tmp_path / "out").read_text()
     assert "Best: trial 2" in page and "&lt;b&gt;no memory" in page and page.count("<img") == 4
+    drawings = [base64.b64decode(found).decode() for found in re.findall(r'svg\+xml;base64,([^"]*)', page)]
+    assert any(">0.001<" in drawing for drawing in drawings) and not any("mathdefault" in d for d in drawings)
 
 
 def test_a_sweep_without_results_is_not_done(tmp_path: Path) -> None:

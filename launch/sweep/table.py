@@ -178,7 +178,8 @@ def _curves(sweep: Sweep, found: Sequence[Row]) -> tuple[Chart, ...]:
     lines = []
     for row in [row for row in found if row.fate == "finished"][:CURVES]:
         points = tuple((float(s), v) for s in _steps(sweep) if (v := _mean_of_files(sweep, row.trial, s)) is not None)
-        lines.append(Line(f"trial {row.trial}", points))
+        if points:
+            lines.append(Line(f"trial {row.trial}", points))
     note = "Mean over seeds of the greedy policy in the real world; step 0 is before training."
     return (Chart(f"The best {len(lines)} over time", "optimiser step", "real success", tuple(lines), note),)
 
