@@ -233,13 +233,13 @@ def sweep(
     """Many training runs scored by real success: Ray Tune, Optuna, ASHA. Run it again to go on."""
     from launch.sweep.config import load_sweep
     from launch.sweep.run import plan_text, run_sweep
-    from launch.sweep.table import table
+    from launch.sweep.table import short_table
 
     loaded = load_sweep(config, overrides or [])
     for line in plan_text(loaded):
         say(line)
     if not dry_run:
-        show(table(loaded.config, run_sweep(loaded, say)))
+        show(short_table(loaded.config, run_sweep(loaded, say)))
 
 
 @app.command()

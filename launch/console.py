@@ -5,6 +5,7 @@ Owns: lines and tables on stdout. Refuses: deciding what to say.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from launch.errors import strip_controls
@@ -26,4 +27,5 @@ def show(rows: Sequence[tuple[str, ...]]) -> None:
         table.add_column(name, justify="right" if number else "left", no_wrap=True)
     for row in rows[1:]:
         table.add_row(*(Text(strip_controls(cell)) for cell in row))
-    Console(soft_wrap=True).print(table)
+    # a file or pipe has no width: nothing is cut there
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000).print(table)

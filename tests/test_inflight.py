@@ -93,7 +93,9 @@ def cut(source: RolloutSource) -> dict:
 
 
 @pytest.mark.parametrize("pool", [LocalPool, pytest.param(RayPool, marks=pytest.mark.slow)])
-def test_cut_episodes_go_on_as_if_nothing_had_happened(tmp_path: Path, pool):
+def test_cut_episodes_go_on_as_if_nothing_had_happened(tmp_path: Path, pool, monkeypatch: pytest.MonkeyPatch):
+    here = Path(__file__).resolve().parent
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")  # Ray workers unpickle script and world by name
     with source_in(tmp_path / "whole", FakeFactory()) as source:
         whole = story(train(source, range(3)))
     with source_in(tmp_path / "cut", FakeFactory(SLOW), pool=pool) as source:

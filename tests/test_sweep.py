@@ -1,8 +1,10 @@
 """Sweeps without Ray: mistakes are one line, and the ledger decides, whatever the order and however often it is cut."""
 
+import base64
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from launch.sweep.ledger import (
 )
 from launch.sweep.plan import due, goes_on, known, spent, units
 from launch.sweep.run import check_done, plan_text
-from launch.sweep.table import over_seeds, report, rows, student, table, write_table
+from launch.sweep.table import over_seeds, report, rows, short_table, student, table, write_table
 from launch.sweep.unit import Measured, Outcome, locked, measured, run_unit, tokens_at
 from rollout.errors import AgentworldError, BudgetSpent, CheckpointError, ConfigError
 from rollout.evaluate import Interval
@@ -517,12 +519,16 @@ def test_table_ranks_and_shows_every_trial(tmp_path: Path) -> None:
     ]
     assert ranked[0].success is not None and ranked[0].success.mean == pytest.approx(0.6)
     assert ranked[-1].seeds == {"0": 0.9} and "no memory" in ranked[-1].reason
+    text = "learning_rate 0.001, max_grad_norm 0.5"
     printed = table(sweep.config, ranked)
     assert len(printed) == 6 and all(len(row) == len(printed[0]) for row in printed)
+    assert short_table(sweep.config, ranked)[1] == ("trial 2", "finished", "2", "60.0%", "60.0% to 60.0%", text)
     light(sweep.experiment(lr, 2, 0), lambda _: None, 2)
     light(sweep.experiment(lr, 2, 1), lambda _: None, 2)
     page = write(report(sweep, state, ranked, "budget.trials 5"), tmp_path / "out").read_text()
     assert "Best: trial 2" in page and "&lt;b&gt;no memory" in page and page.count("<img") == 4
+    drawings = [base64.b64decode(found).decode() for found in re.findall(r'svg\+xml;base64,([^"]*)', page)]
+    assert any(">0.001<" in drawing for drawing in drawings) and not any("mathdefault" in d for d in drawings)
 
 
 def test_a_sweep_without_results_is_not_done(tmp_path: Path) -> None:

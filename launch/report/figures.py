@@ -62,7 +62,7 @@ def scatter_uri(scatter: Scatter) -> str:
     """Points with their intervals; y a fraction shown in per cent."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
     with rc_context(_STYLE):
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
@@ -73,6 +73,8 @@ def scatter_uri(scatter: Scatter) -> str:
         axes.set(xlabel=scatter.x_label, ylabel=scatter.y_label, ylim=(0, 1.02))
         if scatter.log_x:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # the default writes TeX
+            axes.xaxis.set_minor_formatter(NullFormatter())
         if scatter.ticks:
             axes.set_xticks(range(len(scatter.ticks)), scatter.ticks)
             axes.set_xlim(-0.5, len(scatter.ticks) - 0.5)

@@ -93,7 +93,7 @@ class Control:
         while (ended := due(self.sweep.config, self.sweep.rungs, self.state)) is not None:
             self.ledger.record(ended)
             mean = mean_at(self.sweep.config, self.state.trials[ended.trial], ended.step)
-            score = "" if mean is None else f", mean {mean:.1%} over {len(self.sweep.config.seeds)} seeds"
+            score = "" if mean is None else f", mean {mean:.1%}"
             self.say(f"trial {ended.trial}: {ended.fate} at step {ended.step}{score}")
 
     def _propose(self) -> bool:

@@ -95,26 +95,29 @@ def student(freedom: int) -> float:
 
 
 def table(config: SweepConfig, found: Sequence[Row]) -> list[tuple[str, ...]]:
-    """What the command prints, header first."""
-    printed: list[tuple[str, ...]] = [
-        ("", "fate", "step", config.metric, "over seeds", "by seed", "coverage", "tokens", "values")
-    ]
-    for row in found:
-        s = row.success
-        printed.append(
-            (
-                f"trial {row.trial}",
-                row.fate,
-                str(row.step),
-                f"{s.mean:.1%}" if s else "-",
-                f"{s.low:.1%} to {s.high:.1%}" if s and s.count > 1 else "-",
-                " ".join(f"{value:.1%}" for value in row.seeds.values()) or "-",
-                "-" if row.coverage is None else f"{row.coverage:.1%}",
-                f"{row.tokens:,}",
-                row.reason or text_of(config, row.values),
-            )
-        )
-    return printed
+    """What the page shows, header first."""
+    header = ("", "fate", "step", str(config.metric), "over seeds", "by seed", "coverage", "tokens", "values")
+    return [header, *(_cells(config, row) for row in found)]
+
+
+def short_table(config: SweepConfig, found: Sequence[Row]) -> list[tuple[str, ...]]:
+    """What the command prints."""
+    return [(*row[:5], row[-1]) for row in table(config, found)]
+
+
+def _cells(config: SweepConfig, row: Row) -> tuple[str, ...]:
+    s = row.success
+    return (
+        f"trial {row.trial}",
+        row.fate,
+        str(row.step),
+        f"{s.mean:.1%}" if s else "-",
+        f"{s.low:.1%} to {s.high:.1%}" if s and s.count > 1 else "-",
+        " ".join(f"{value:.1%}" for value in row.seeds.values()) or "-",
+        "-" if row.coverage is None else f"{row.coverage:.1%}",
+        f"{row.tokens:,}",
+        row.reason or text_of(config, row.values),
+    )
 
 
 def write_table(sweep: Sweep, found: Sequence[Row]) -> Path:
@@ -175,7 +178,8 @@ def _curves(sweep: Sweep, found: Sequence[Row]) -> tuple[Chart, ...]:
     lines = []
     for row in [row for row in found if row.fate == "finished"][:CURVES]:
         points = tuple((float(s), v) for s in _steps(sweep) if (v := _mean_of_files(sweep, row.trial, s)) is not None)
-        lines.append(Line(f"trial {row.trial}", points))
+        if points:
+            lines.append(Line(f"trial {row.trial}", points))
     note = "Mean over seeds of the greedy policy in the real world; step 0 is before training."
     return (Chart(f"The best {len(lines)} over time", "optimiser step", "real success", tuple(lines), note),)
 
