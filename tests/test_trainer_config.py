@@ -103,7 +103,7 @@ def test_credit_and_correction_that_the_loss_cannot_take_are_refused_at_start_up
         trl = {"max_steps": 4, "save_strategy": "no", **options.pop("trl")}
         return build_grpo_config(TrainerConfig(trl=trl, **options), tmp_path)
 
-    with pytest.raises(ConfigError, match=r"trainer\.credit .* importance_sampling_level sequence"):
+    with pytest.raises(ConfigError, match=r"trainer\.credit .*importance_sampling_level sequence"):
         build_with(credit="step", trl={"importance_sampling_level": "sequence", "loss_type": "grpo"})
     with pytest.raises(ConfigError, match=r"trainer\.correction sequence_mask does not work with trl\.loss_type vespo"):
         build_with(correction="sequence_mask", trl={"loss_type": "vespo"})
