@@ -139,6 +139,7 @@ class Case:
     save_steps: int
     kill: Kill | None = None
     trl: Mapping[str, Any] = field(default_factory=dict)
+    credit: str = "trajectory"
 
 
 def recorded_batches(count: int, seed: int = 0) -> tuple[Batch, ...]:
@@ -224,7 +225,9 @@ def train(ranks: Ranks, case: Case) -> Result:
     from trainer.config import TrainerConfig, build_grpo_config
     from trainer.grpo import WorldModelGRPOTrainer
     from trainer.metrics import MetricsCallback
+    from trainer.options import LORA
     from trainer.saving import BeatCallback, CheckpointCallback, assert_world_size, prepare_resume
+    from trainer.stages import save_plain
 
     rows = GROUPS * MEMBERS
     options = {
@@ -243,7 +246,8 @@ def train(ranks: Ranks, case: Case) -> Result:
         "seed": 0,
         **case.trl,
     }
-    config = TrainerConfig(max_row_length=256)
+    adapter = {name: options.pop(name) for name in LORA & options.keys()}
+    config = TrainerConfig(max_row_length=256, trl=adapter, credit=case.credit)
     fixed = {"deepspeed": ranks.deepspeed} if ranks.deepspeed else {}
     args = build_grpo_config(config, ranks.run_dir, **options, **fixed)
     assert_world_size(ranks.layout.world_size, trainer_says=args.world_size)
@@ -266,6 +270,8 @@ def train(ranks: Ranks, case: Case) -> Result:
     )
     trainer.train(resume_from_checkpoint=prepare_resume(trainer, ranks.start, source))
     finish()
+    if adapter:
+        save_plain(trainer, ranks.run_dir / "final")
     return {
         "world_size": args.world_size,
         "curve": [

@@ -244,6 +244,16 @@ def test_a_run_with_an_adapter_resumes_to_the_same_weights(tmp_path: Path, base:
     assert torch.allclose(logits(load_model(whole)), logits(load_model(resumed)), atol=1e-6)
 
 
+def test_the_seed_decides_a_new_adapter(tmp_path: Path) -> None:
+    def drawn(seed: int) -> Any:
+        torch.manual_seed(99 + len(list(tmp_path.iterdir())))
+        trainer = make_trainer(tmp_path / str(seed), ToySource({}), seed=seed, **LORA)
+        return torch.cat([p.detach().flatten() for n, p in trainer.model.named_parameters() if "lora_A" in n])
+
+    first = drawn(3)
+    assert torch.equal(first, drawn(3)) and not torch.equal(first, drawn(4))
+
+
 # ---------------------------------------------------------------- options
 
 

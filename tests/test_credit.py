@@ -339,14 +339,14 @@ def test_credit_loads_without_torch() -> None:
 
 
 def test_on_the_benchs_chain_step_credit_is_silent_after_the_fork() -> None:
-    from bench.gigpo_chain import FORK, GROUPS, MEMBERS, ROOMS, Chain, policy
+    from bench.gigpo_chain import FORK, MEMBERS, RIGHT, ROOMS, Chain, policy
 
     batch = Chain(policy(0), torch.Generator().manual_seed(0)).take(0, 1.0)
-    assert isinstance(batch, Batch) and len(batch.groups) == GROUPS
-    limits = replace(LIMITS, rows=GROUPS * MEMBERS, group_size=MEMBERS)
+    assert isinstance(batch, Batch) and len(batch.groups) == len(RIGHT)
+    limits = replace(LIMITS, rows=len(RIGHT) * MEMBERS, group_size=MEMBERS)
     planned = plan_batch(batch, limits, NOW, credit=Credit(trajectory=0.0, step=1.0))
     values = np.asarray([np.asarray(row.advantages_T)[::2] for row in planned.rows])
     won = planned.rewards > 0
-    assert values.shape == (GROUPS * MEMBERS, ROOMS) and 0 < won.sum() < len(won)
+    assert values.shape == (len(planned.rows), ROOMS) and 0 < won.sum() < len(won)
     assert np.allclose(values[:, FORK + 1 :], 0, atol=1e-9)
     assert (values[won, FORK] > 0).all() and (values[~won, FORK] <= 0).all()

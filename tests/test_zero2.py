@@ -150,3 +150,23 @@ def test_zero3_saves_whole_weights_and_trains_the_same(
     start = AutoModelForCausalLM.from_pretrained(case.model)
     moved = [not torch.equal(a, b) for a, b in zip(model.parameters(), start.parameters(), strict=True)]
     assert all(moved), "every tensor in the file is a trained one"
+
+
+@pytest.mark.parametrize("zero", [ZERO2, ZERO3], ids=["zero2", "zero3"])
+def test_an_adapter_with_credit_per_turn_and_kl_trains_as_in_one_process(
+    case: Case, ray_cluster: None, tmp_path: Path, zero: ClusterSettings
+) -> None:
+    """The merged model of all ranks' shards is the one of one process, and was trained."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    lora = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0, "beta": 0.05}
+    adapted = replace(case, credit="turn", trl={**case.trl, **lora})
+    expected = supervise(train, adapted, tmp_path / "alone", ONE)
+    result = supervise(train, adapted, tmp_path / "pair", zero, max_restarts=0)
+    assert_same_curve(expected, result)
+    folders = (tmp_path / "alone" / "final", tmp_path / "pair" / "final", case.model)
+    alone, pair, start = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in folders)
+    assert alone.keys() == pair.keys() == start.keys()
+    assert all(torch.allclose(pair[name], alone[name], rtol=1e-3, atol=1e-5) for name in alone)
+    assert any(not torch.allclose(pair[name], start[name], atol=1e-4) for name in start)

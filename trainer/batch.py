@@ -200,9 +200,7 @@ def plan_batch(
     ``ConfigError`` where ``credit`` asks for what the worlds do not give.
     """
     _check_groups(batch, limits)
-    rewards = np.full((len(batch.groups), limits.group_size), math.nan)
-    for g, group in enumerate(batch.groups):
-        rewards[g, : len(group.members)] = _rewards(group)
+    rewards = _all_rewards(batch, limits.group_size)
     scorable = [(int(g), int(m)) for g, m in np.argwhere(~np.isnan(rewards))]
     members = [batch.groups[g].members[m] for g, m in scorable]
     made = [_checked_rows(member, limits, current, resumed_at, truncated_unless) for member in members]
@@ -219,11 +217,9 @@ def plan_batch(
     real = sum(not row.padding for row in rows)
     if real == 0:
         raise BatchRefused(f"step {batch.step}: no scorable trajectory in {len(batch.groups)} groups")
-    row_scale = 1.0
     if real < len(rows):
         refuse_padding(loss_type, neutral or {})
-        if loss_type in ROW_MEAN_LOSSES:
-            row_scale = len(rows) / real
+    row_scale = len(rows) / real if loss_type in ROW_MEAN_LOSSES else 1.0
     present = np.arange(limits.group_size) < np.asarray([[len(group.members)] for group in batch.groups])
     return Plan(
         rows=tuple(_scaled(row, row_scale) for row in rows),
@@ -316,6 +312,14 @@ def _check_groups(batch: Batch, limits: Limits) -> None:
             f"step {batch.step}: {len(batch.groups)} groups of {limits.group_size} do not fit a generation batch of"
             f" {limits.rows} rows"
         )
+
+
+def _all_rewards(batch: Batch, group_size: int) -> np.ndarray:
+    """(N, G), nan where unscorable or absent."""
+    rewards = np.full((len(batch.groups), group_size), math.nan)
+    for g, group in enumerate(batch.groups):
+        rewards[g, : len(group.members)] = _rewards(group)
+    return rewards
 
 
 def _rewards(group: Group) -> np.ndarray:

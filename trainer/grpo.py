@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
@@ -89,6 +89,9 @@ class WorldModelGRPOTrainer(GRPOTrainer):
         self.version = Version(attempt, 0)
         self.resumed_at = 0
         self.taken_at: int | None = None
+        lora = build_lora_config(self.settings)
+        if lora is not None:
+            set_seed(args.seed)  # TRL seeds after it has drawn the adapter
         try:
             super().__init__(
                 model=model,
@@ -98,7 +101,7 @@ class WorldModelGRPOTrainer(GRPOTrainer):
                 processing_class=processing_class,
                 callbacks=[RolloutCallback(self), *callbacks],
                 optimizers=optimizers,
-                peft_config=build_lora_config(self.settings),
+                peft_config=lora,
             )
         except ValueError as error:  # what TRL and PEFT say about options that do not fit the model
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
