@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launch.checks.cluster import Node, verdict
+from launch.checks import cluster
+from launch.checks.cluster import Node, ray_cluster, verdict
 from launch.checks.domain import random_actions, self_test
 from launch.checks.finding import Problem, found
 from launch.checks.judge import ping
 from launch.checks.logprobs import TEMPERATURE, Mode, mode, sampler_logprobs
 from launch.checks.ranks import process_group
 from launch.checks.versions import outside
-from rollout.errors import ConfigError
+from rollout.errors import AgentworldError, ConfigError
 from tests.fakes import FakeFactory, Faults, make_tasks, save_policy
 
 
@@ -175,3 +176,18 @@ def test_processes_form_a_group_over_gloo() -> None:
 def test_a_group_that_fails_says_why() -> None:
     with pytest.raises(Problem, match="nonsense between 1 processes failed"):
         process_group("nonsense", 1)
+
+
+@pytest.mark.slow
+def test_ray_is_started_asked_and_ended(tmp_path: Path) -> None:
+    import ray
+
+    assert ray_cluster(None, tmp_path / "runs").startswith("1 node(s) with ")
+    assert list((tmp_path / "runs").iterdir()) == [] and not ray.is_initialized()
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.2)
+    with pytest.raises(AgentworldError, match=r"no Ray head at 127\.0\.0\.1:9"):
+        ray_cluster("127.0.0.1:9", tmp_path)
+    assert list(tmp_path.iterdir()) == []

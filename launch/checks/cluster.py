@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.checks.finding import Problem
+from launch.submit.nodes import wait_for_head
 from rollout.errors import AgentworldError
 
-SECONDS = 60.0
+CONNECT_SECONDS, SECONDS = 5.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,18 @@ class Node:
 
 
 def ray_cluster(address: str | None, run_dir: Path, seconds: float = SECONDS) -> str:
-    """Asks every node. Raises AgentworldError where Ray cannot be reached or started, Problem where a node is late,
-    runs other code, or does not see ``run_dir``."""
+    """Asks every node of the cluster at ``address`` (``host:port``, or ``auto``: the one that runs here). Raises
+    AgentworldError where Ray cannot be reached or started, Problem where a node is late, runs other code, or does not
+    see ``run_dir``."""
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
     from launch.cluster import connected
     from rollout.worker import code_fingerprint
 
+    where = address or os.environ.get("RAY_ADDRESS") or "auto"
+    if where != "auto":
+        wait_for_head(where, CONNECT_SECONDS)  # Ray itself would try for minutes
     token = run_dir.resolve() / f".doctor-{secrets.token_hex(8)}"
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -67,11 +72,12 @@ def _ask_all(node_ids: Sequence[str], token: str, seconds: float) -> list[Node]:
 
     # as rollout workers are started: our packages where the driver found them
     home = os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]))
-    ask = ray.remote(probe).options(num_cpus=0, max_retries=0, runtime_env={"env_vars": {"PYTHONPATH": home}})
-    answers = [
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(token)
-        for node in node_ids
-    ]
+    setting = {"num_cpus": 0, "max_retries": 0, "runtime_env": {"env_vars": {"PYTHONPATH": home}}}
+    ask = ray.remote(probe)
+    answers = []
+    for node in node_ids:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        answers.append(ask.options(**setting, scheduling_strategy=there).remote(token))
     found: list[Node] = ray.get(answers, timeout=seconds)
     return found
 

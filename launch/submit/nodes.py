@@ -79,7 +79,7 @@ def wait_for_head(ray_address: str, seconds: float) -> None:
     """Return once ``host:port`` accepts a connection. Raises AgentworldError after ``seconds``."""
     host, _, port = ray_address.rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"RAY_ADDRESS is {ray_address!r}: host:port is needed")
+        raise UserError(f"Ray's address (RAY_ADDRESS) is {ray_address!r}: host:port is needed")
     deadline = time.monotonic() + seconds
     reason = "not tried"
     while (left := deadline - time.monotonic()) > 0:
