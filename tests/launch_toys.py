@@ -17,7 +17,8 @@ echo "srun $*" >>"$CALLS"
 while [[ "$1" == -* ]]; do shift; done
 exec "$@"
 """
-SCONTROL = '#!/bin/bash\necho "node-a"; echo "node-b"\n'
+# More hosts than a pipe holds: a script that reads one line and closes it would end with the writer's SIGPIPE.
+SCONTROL = '#!/bin/bash\necho "node-a"; for n in {1..20000}; do echo "node-$n"; done\n'
 # `ray start --block` stays until it is ended; everything else returns at once.
 NOTING = """#!/bin/bash
 echo "$(basename "$0") $* [RAY_ADDRESS=${RAY_ADDRESS:-} token=$(cat "${RAY_AUTH_TOKEN_PATH:-/dev/null}")]" >>"$CALLS"

@@ -21,6 +21,7 @@ from launch.submit.nodes import wait_for_head
 from launch.submit.options import Target
 from rollout.errors import AgentworldError
 from tests.launch_toys import ROOT, experiment_file, fake_slurm, here, make_job
+from tests.test_train import check_run, experiment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TOKEN = "0123456789abcdef" * 4
@@ -54,6 +55,7 @@ def cluster() -> Iterator[Cluster]:
     command = [f"{sys.prefix}/bin/ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=1"]
     command += ["--node-ip-address=127.0.0.1", f"--port={gcs}", "--dashboard-host=127.0.0.1"]
     command += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}/t"]
+    command += [f"--dashboard-agent-listen-port={free_port()}"]  # its default is taken where another Ray runs
     with (folder / "log").open("w") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as head:
         try:
             wait_for_head(f"127.0.0.1:{dashboard}", 240.0)
@@ -73,8 +75,21 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, env=dict(environment), capture_output=True, text=True, timeout=400)
+def run(command: list[str], environment: Mapping[str, str], seconds: float = 200.0) -> subprocess.CompletedProcess[str]:
+    """The command's end; what it said so far where it has none."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=dict(environment), stdout=subprocess.PIPE, stderr=said, text=True
+        )
+        with process:
+            try:
+                out, _ = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                said.seek(0)
+                raise AssertionError(f"{command} did not end: {error.stdout!r} {said.read()}") from error
+        said.seek(0)
+        return subprocess.CompletedProcess(command, process.returncode, out, said.read())
 
 
 def test_ray_jobs_run_the_experiment_and_return_its_status(cluster: Cluster, tmp_path: Path) -> None:
@@ -144,3 +159,13 @@ def processes(mark: str) -> list[int]:
         except OSError:
             continue  # it ended meanwhile
     return found
+
+
+@pytest.mark.sandbox
+def test_a_launched_job_trains_and_goes_on_when_it_is_launched_again(tmp_path: Path) -> None:
+    experiment(tmp_path)
+    for steps, attempt in ((2, 1), (4, 2)):
+        command = [sys.executable, "-m", "launch.cli", "launch", "local", str(tmp_path / "c.yaml")]
+        done = run([*command, f"trainer.trl.max_steps={steps}"], clean_environment())
+        assert done.returncode == 0, done.stdout + done.stderr
+        check_run(tmp_path, steps, attempt)

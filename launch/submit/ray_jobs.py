@@ -109,8 +109,13 @@ def submit(job: Job, client: JobSubmissionClient) -> str:
             try:
                 return str(client.submit_job(**what))
             except _TROUBLE as error:
-                if _NOT_YET not in str(error) or time.monotonic() > deadline:
+                if _NOT_YET not in str(error):
                     raise AgentworldError(f"Ray refused the job: {one_line(str(error))[:300]}") from error
+                if time.monotonic() > deadline:
+                    raise AgentworldError(
+                        f"Ray took no job for {job.options.start_seconds} s: no agent on its head node; where another"
+                        " Ray holds the agent's port, start it with --dashboard-agent-listen-port"
+                    ) from error
             time.sleep(POLL_SECONDS[0])
 
 

@@ -82,7 +82,7 @@ files=$(mktemp -d)
 {files}
 on_node=(bash "$files/{node}")
 ray=({ray})
-ip=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)
+ip=${{SKYPILOT_NODE_IPS%%$'\\n'*}}  # the first line
 export RAY_ADDRESS="$ip:{port}"
 
 if [ "$SKYPILOT_NODE_RANK" != 0 ]; then
@@ -103,8 +103,12 @@ trap 'exit 143' TERM INT
 "${{on_node[@]}}" "${{ray[@]}}" --head --node-ip-address="$ip" --port={port} --dashboard-host=127.0.0.1 &
 steps="$steps $!"
 "${{on_node[@]}}" python -m launch.submit.nodes wait --count "$SKYPILOT_NUM_NODES" --seconds {seconds} &
-steps="$steps $!"
-wait -n  # for this, or for a head that ended before: its status is then the job's
+waiting=$!
+while kill -0 "$waiting" 2>/dev/null; do  # a head that ends first is not waited for
+    kill -0 $steps 2>/dev/null || {{ kill "$waiting" 2>/dev/null || true; wait $steps || exit $?; exit 1; }}
+    sleep 0.5
+done
+wait "$waiting"
 bash "$files/{run}" &
 steps="$steps $!"
 wait $!

@@ -97,12 +97,21 @@ finish() {{
     exit "$status"
 }}
 
-# The wait that was started last, or a Ray that ended before it: then there is nothing to wait for.
-first_of_these() {{
-    local status=0
-    steps="$steps $!"
-    wait -n || status=$?
-    [ "$status" = 0 ] || {{ echo "Ray did not come up: see $folder/ray-*.log" >&2; exit "$status"; }}
+# Waits for the process started last, unless a Ray started before it ends first: then there is nothing to wait for.
+# Not `wait -n`, which does not see a process that has ended already.
+wait_beside_ray() {{
+    local waiting=$! step status=0
+    while kill -0 "$waiting" 2>/dev/null; do
+        for step in $steps; do
+            kill -0 "$step" 2>/dev/null && continue
+            kill "$waiting" 2>/dev/null || true
+            wait "$step" || status=$?
+            echo "Ray ended with status $status: see $folder/ray-*.log" >&2
+            exit "$((status ? status : 1))"
+        done
+        sleep 0.5
+    done
+    wait "$waiting"
 }}
 
 mkdir -p "$folder"
@@ -114,7 +123,8 @@ port=$(({port}))
 """
 
 _STEPS = """\
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head=${{hosts%%$'\\n'*}}  # the first line; a pipe into head would end scontrol, and with it the job
 on_head=(srun "${{step[@]}}" --nodes=1 --ntasks=1 --nodelist="$head" bash)
 in_node="$folder/{node}"
 
@@ -125,9 +135,9 @@ echo "Ray's head: $head ($RAY_ADDRESS), {nodes} node(s)"
     >"$folder/ray-head.log" 2>&1 &
 steps="$steps $!"
 "${{on_head[@]}}" "$in_node" python -m launch.submit.nodes reach --seconds {seconds} &
-first_of_these
+wait_beside_ray
 {workers}"${{on_head[@]}}" "$in_node" python -m launch.submit.nodes wait --count {nodes} --seconds {seconds} &
-first_of_these
+wait_beside_ray
 
 "${{on_head[@]}}" "$folder/{run}" &
 steps="$steps $!"
