@@ -22,6 +22,7 @@ from rollout.store import RolloutStore, fates, lineage, read_ledger
 from rollout.types import Batch, Session, Version
 from rollout.worker import PoolSpec
 from tests.fakes import FakeEnvironment, FakeFactory, Faults, make_tasks, save_tokenizer
+from tests.source_toys import story, train
 
 TASKS = make_tasks(5)
 SETTINGS = SchedulerSettings(group_size=3, groups_per_batch=2, max_staleness=1)
@@ -59,27 +60,6 @@ def source_in(
     with pool(spec) as workers:
         yield RolloutSource(workers, TASKS, settings, store, seed=7, straggler_seconds=straggler_seconds)
     store.close()
-
-
-def train(source: RolloutSource, steps: range, attempt: int = 1) -> list[Batch]:
-    batches = []
-    source.publish(Version(attempt, steps.start), [])
-    for step in steps:
-        batch = source.take(step, timeout=20.0)
-        assert isinstance(batch, Batch), batch
-        batches.append(batch)
-        source.settle(step)
-        source.publish(Version(attempt, step + 1), [])
-    return batches
-
-
-def story(batches: list[Batch]) -> list:
-    return [
-        (b.step, g.id, m.task.id, m.member, m.score.reward, [t.completion.ids for t in m.turns])
-        for b in batches
-        for g in b.groups
-        for m in g.members
-    ]
 
 
 def cut(source: RolloutSource) -> dict:

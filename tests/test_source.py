@@ -27,6 +27,7 @@ from rollout.spot import SpotCheck, SpotSettings
 from rollout.store import RolloutStore, fates, lineage, read_ledger, read_trajectories
 from rollout.types import Action, Batch, Failure, Observation, Session, Version
 from rollout.worker import PoolSpec
+from tests.source_toys import story, train
 
 TASKS = make_tasks(5)
 SETTINGS = SchedulerSettings(group_size=3, groups_per_batch=2)
@@ -68,29 +69,6 @@ def source_in(
     with LocalPool(spec) as pool:
         yield RolloutSource(pool, tasks, settings, store, seed=seed, spot=spot)
     store.close()
-
-
-def train(source: RolloutSource, steps: range, attempt: int = 1, publish_first: bool = True) -> list[Batch]:
-    batches = []
-    if publish_first:
-        source.publish(Version(attempt, steps.start), [])
-    for step in steps:
-        batch = source.take(step, timeout=20.0)
-        assert isinstance(batch, Batch), batch
-        batches.append(batch)
-        source.settle(step)
-        source.publish(Version(attempt, step + 1), [])
-    return batches
-
-
-def story(batches: list[Batch]) -> list:
-    """All that training depends on."""
-    return [
-        (b.step, g.id, m.task.id, m.member, m.score.reward, [t.completion.ids for t in m.turns])
-        for b in batches
-        for g in b.groups
-        for m in g.members
-    ]
 
 
 def test_batches_are_whole_and_in_the_store(tmp_path: Path):
