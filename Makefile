@@ -33,6 +33,9 @@ lint: setup
 types: setup
 	@$(BIN)/mypy
 
+chaos: setup
+	@$(BIN)/python -m bench.chaos $(ARGS)
+
 ci:
 	@.ci/run
 

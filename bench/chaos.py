@@ -99,11 +99,13 @@ def start(run_dir: Path, processes: int, log: Path) -> subprocess.Popen[bytes]:
 
 def strike(victim: str, driver: psutil.Process, run_dir: Path) -> str:
     """SIGKILL ``victim``, if it is there now; returns what was killed."""
-    targets = find(victim, driver, run_dir)
-    for process in targets[:1]:
-        name = " ".join(process.cmdline()[:1]) or process.name()
-        process.send_signal(signal.SIGKILL)
-        return name
+    try:
+        for process in find(victim, driver, run_dir)[:1]:
+            name = " ".join(process.cmdline()[:1]) or process.name()
+            process.send_signal(signal.SIGKILL)
+            return name
+    except psutil.NoSuchProcess:  # it ended by itself meanwhile
+        return ""
     return ""
 
 
@@ -153,9 +155,11 @@ def trial(chosen: Plan, expected: float, folder: Path) -> Verdict:
             until(lambda p=process: p.poll() is not None, chosen.moment * expected, 0.05)
             if chosen.victim == "saving":
                 until(lambda p=process: saving(run_dir) or p.poll() is not None, expected)
-            family = driver.children(recursive=True) if process.poll() is None else []
-            if process.poll() is None:
+            family = []
+            while process.poll() is None and not killed:  # a victim that is not there yet is waited for
+                family = driver.children(recursive=True)
                 killed = strike(chosen.victim, driver, run_dir)
+                time.sleep(0.05)
         else:
             family = []
         if not until(lambda p=process: p.poll() is not None, DEADLINE, 0.05):
@@ -167,6 +171,8 @@ def trial(chosen: Plan, expected: float, folder: Path) -> Verdict:
             break
     if not problem and process.returncode != 0:
         problem = f"{starts} starts, none of them finished: {last_line(log)}"
+    if not problem and not killed:
+        problem = f"the run ended before a {chosen.victim} could be killed: this seed shows nothing"
     counts, wrong = judge(run_dir) if not problem else ({}, problem)
     return Verdict(**asdict(chosen), killed=killed, starts=starts, seconds=round(time.monotonic() - began, 1),
                    fates=counts, leftovers=leftovers, problem=wrong)  # fmt: skip
