@@ -101,7 +101,7 @@ def strike(victim: str, driver: psutil.Process, run_dir: Path) -> str:
     """SIGKILL ``victim``, if it is there now; returns what was killed."""
     try:
         for process in find(victim, driver, run_dir)[:1]:
-            name = " ".join(process.cmdline()[:1]) or process.name()
+            name = Path(" ".join(process.cmdline()[:1]) or process.name()).name
             process.send_signal(signal.SIGKILL)
             return name
     except psutil.NoSuchProcess:  # it ended by itself meanwhile

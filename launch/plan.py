@@ -20,7 +20,7 @@ class Plan:
     measured_sessions: int = 400
     transitions: int = 2000
     free_sessions: int = 100
-    verdict_tasks: int = 128
+    verdict_tasks: int = 112
     train_tasks: int = 450
     heldout_tasks: int = 240
     family_tasks: int = 60
