@@ -7,6 +7,7 @@ calls one function, imported when the command runs, so that ``--help`` needs no 
 from __future__ import annotations
 
 import os
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,13 @@ app = typer.Typer(
 )
 
 # Set before any framework is imported; what the user's environment says wins.
-QUIET = {"TQDM_DISABLE": "1", "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false", "WANDB_SILENT": "true"}
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_SILENT": "true",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything random.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
@@ -51,6 +58,7 @@ def main() -> None:
     """Entry point of the command."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # what libraries say to their callers' authors
     with user_errors():
         app()
 

@@ -154,7 +154,7 @@ def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks, background: b
     return EvaluatingSink(
         source,
         source.pool,
-        generate("heldout", config.tasks.heldout, config.seed),
+        config.rollout.capped(generate("heldout", config.tasks.heldout, config.seed)),
         config.eval_every,
         ranks.run_dir / "eval",
         worlds=(REAL, SIM) if config.world == "simulated" else (REAL,),
@@ -164,13 +164,14 @@ def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks, background: b
 
 
 def training_tasks(config: ExperimentConfig) -> list[Task]:
-    """From the task file, else generated from the seed. Raises TaskError naming file, line and field."""
+    """From the task file, else generated from the seed; ``rollout.max_turns`` applied. Raises TaskError naming file,
+    line and field."""
     from worldmodel.domains.terminal.tasks import generate
     from worldmodel.domains.terminal.tasks import load as load_tasks
 
     if config.tasks.file:
-        return load_tasks(Path(config.tasks.file))
-    return generate("train", config.tasks.train, config.seed)
+        return config.rollout.capped(load_tasks(Path(config.tasks.file)))
+    return config.rollout.capped(generate("train", config.tasks.train, config.seed))
 
 
 def decided(config: ExperimentConfig, ranks: Ranks) -> dict[str, Any]:
