@@ -148,6 +148,7 @@ def evaluate(
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the policy; 0: most likely token.")] = 0.0,
     seed: Seed = 0,
     workers: Workers = 1,
+    vllm: Annotated[str, typer.Option(help="URLs of vLLM servers that sample for --policy, with commas.")] = "",
     out: Annotated[Path | None, typer.Option(help="Also write every episode's outcome as JSON.")] = None,
 ) -> None:
     """Success of a policy on held-out tasks, in the real world, the simulator, or both."""
@@ -157,7 +158,7 @@ def evaluate(
         raise UserError(f"--world {world.value} needs --world-model")
     chosen = load_tasks(task_file, split.value, tasks, seed)
     names = ("real", "sim") if world is WorldName.both else (world.value,)
-    evaluand = Evaluand(policy, world_model, served_model, dialect, temperature, seed, workers)
+    evaluand = Evaluand(policy, world_model, served_model, dialect, temperature, seed, workers, vllm)
     result = evaluate_policy(evaluand, chosen, names)
     show(result.rows())
     if out is not None:
@@ -255,6 +256,7 @@ def doctor(
     run_dir: Annotated[Path, typer.Option(help="Where runs would live.")] = Path("runs"),
     model: Annotated[Path | None, typer.Option(help="Also check this folder's template and logprobs.")] = None,
     url: Annotated[str | None, typer.Option(help="Also ask this world-model server.")] = None,
+    vllm: Annotated[str | None, typer.Option(help="Also ask this vLLM server of the policy: URL.")] = None,
     judge: Annotated[str | None, typer.Option(help="Also ask this judge: URL of an OpenAI-compatible server.")] = None,
     judge_model: Annotated[str, typer.Option(help="Name of the judge's model.")] = "",
     ray: Annotated[str | None, typer.Option(help="Also ask every node of this Ray cluster: address, or auto.")] = None,
@@ -265,7 +267,7 @@ def doctor(
 
     if judge and not judge_model:
         raise UserError("--judge needs --judge-model")
-    findings = diagnose(Subject(run_dir, model, url, (judge, judge_model) if judge else None, ray, deep))
+    findings = diagnose(Subject(run_dir, model, url, (judge, judge_model) if judge else None, ray, deep, vllm))
     for finding in findings:
         mark = "ok  " if finding.ok else ("FAIL" if finding.needed else "warn")
         say(f"{mark}  {finding.name:18}  {one_line(finding.detail)}")

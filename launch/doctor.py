@@ -22,14 +22,15 @@ from launch.checks.versions import stack
 
 MIN_DISK_GB, MIN_MEMORY_GB = 8.0, 4.0
 SELF_TEST_TASKS = 3
+VLLM_SECONDS = 60.0
 __all__ = ["Finding", "Subject", "diagnose"]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What to look at beside this machine. ``model``: a model folder. ``url``: a world-model server. ``judge``: URL
-    and model name of a judge. ``ray``: a cluster's address, or ``auto`` for the one that runs here. ``deep``: also
-    what starts processes."""
+    """What to look at beside this machine. ``model``: a model folder. ``url``: a world-model server. ``vllm``: a vLLM
+    server of the policy. ``judge``: URL and model name of a judge. ``ray``: a cluster's address, or ``auto`` for the
+    one that runs here. ``deep``: also what starts processes."""
 
     run_dir: Path
     model: Path | None = None
@@ -37,6 +38,7 @@ class Subject:
     judge: tuple[str, str] | None = None
     ray: str | None = None
     deep: bool = False
+    vllm: str | None = None
 
 
 def diagnose(subject: Subject) -> list[Finding]:
@@ -70,6 +72,9 @@ def _of_subject(subject: Subject) -> list[Finding]:
     if subject.url is not None:
         url = subject.url
         checks.append(found("world-model server", lambda: _server(url)))
+    if subject.vllm is not None:
+        vllm = subject.vllm
+        checks.append(found("vLLM server", lambda: _vllm(vllm)))
     if subject.judge is not None:
         judge = subject.judge
         checks.append(found("judge", lambda: ping(*judge)))
@@ -194,3 +199,14 @@ def _server(url: str) -> str:
 
     asyncio.run(check_server(ServerSpec(url, "")))
     return f"{url} answers"
+
+
+def _vllm(url: str) -> str:
+    """Model name, weight gate, and the logprob mode that the training divides by."""
+    from rollout.samplers.vllm import MODEL
+    from rollout.samplers.vllm_control import check_server
+    from rollout.samplers.vllm_gate import KEY_VARIABLE
+
+    if not url.startswith(("http://", "https://")):
+        raise Problem(f"{url} does not start with http://")
+    return check_server(url, MODEL, timeout=VLLM_SECONDS, api_key=os.environ.get(KEY_VARIABLE, ""))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.errors import need_file
+from launch.errors import UserError, need_file
 from launch.pools import policy_pool, replay_pool
+from launch.served import Served
 from launch.vet import EMPTY
 from launch.worlds import REAL, check_model_folder, real, simulated, world_model_config
 from rollout.config import RolloutConfig
@@ -39,7 +40,8 @@ SLOTS = 32  # episodes at once
 
 @dataclass(frozen=True, slots=True)
 class Evaluand:
-    """What is evaluated and how. ``policy``: a model folder, ``gold`` or ``empty``; ``world_model``: folder or URL."""
+    """What is evaluated and how. ``policy``: a model folder, ``gold`` or ``empty``; ``world_model``: folder or URL.
+    ``vllm``: URLs, with commas, of vLLM servers that were started on that model folder."""
 
     policy: str
     world_model: str = ""
@@ -48,6 +50,7 @@ class Evaluand:
     temperature: float = 0.0
     seed: int = 0
     workers: int = 1
+    vllm: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ def evaluate_policy(what: Evaluand, tasks: Sequence[Task], names: Sequence[str])
             worlds[name] = real()
         else:
             worlds[name] = simulated(world_model_config(what.world_model, what.served_model, what.dialect))
+    if what.vllm and what.policy in REFERENCES:
+        raise UserError(f"--vllm samples for a model folder, --policy is {what.policy}")
     run = _run_reference if what.policy in REFERENCES else _run_policy
     runs = run(what, tasks, worlds)
     found = {name: evaluate(trajectories) for name, trajectories in runs.items()}
@@ -105,8 +110,18 @@ def evaluate_policy(what: Evaluand, tasks: Sequence[Task], names: Sequence[str])
 def _run_policy(what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]) -> dict[str, list[Trajectory]]:
     rollout = RolloutConfig(engine="ray" if what.workers > 1 else "local", workers=what.workers, slots=SLOTS)
     sampling = Sampling(what.temperature, rollout.max_tokens)
-    with policy_pool(str(Path(what.policy).resolve()), worlds, rollout, next(iter(worlds))) as pool:
+    served, folder = _served(what), str(Path(what.policy).resolve())
+    with policy_pool(folder, worlds, rollout, next(iter(worlds)), served) as pool:
         return {name: pool.run_tasks(tasks, env=name, sampling=sampling, seed=what.seed) for name in worlds}
+
+
+def _served(what: Evaluand) -> Served | None:
+    """The servers that sample, with the weights they were started on: nothing is published to them."""
+    urls = tuple(url.strip() for url in what.vllm.split(",") if url.strip())
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise UserError(f"--vllm: {url!r} does not start with http://")
+    return Served(urls, Path()) if urls else None
 
 
 def _run_reference(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.config import ExperimentConfig
+from launch.served import vllm_options
 from launch.train import KEEP_CHECKPOINTS, num_batches
 
 GB = 1e9
@@ -49,7 +50,7 @@ def _visible_gpus() -> int:
 
 
 def preview(config: ExperimentConfig, place: Place) -> list[str]:
-    """One line per fact. Raises ConfigError, one line, on a DeepSpeed file that cannot be used."""
+    """One line per fact. Raises ConfigError, one line, on a DeepSpeed file or vLLM options that cannot be used."""
     deepspeed = _deepspeed(config)
     return [
         _where(place),
@@ -82,8 +83,28 @@ def _trainer(config: ExperimentConfig, place: Place, deepspeed: Mapping[str, Any
     ]
     if 0 < gpus < ranks:
         lines.append(f"note: {gpus} GPU(s) for {ranks} processes are too few, so all of them train on the CPU")
-    free = gpus - ranks if unit == "GPU" else 0
-    return [*lines, *([f"note: {free} GPU(s) hold no trainer rank"] if free > 0 else [])]
+    free = gpus - (ranks if unit == "GPU" else 0) - _engine_gpus(config)
+    if free < 0:
+        lines.append(f"note: ranks and vLLM engines need {-free} GPU(s) more than there are: training will refuse")
+    idle = unit == "GPU" and free > 0
+    return [*lines, *([f"note: {free} GPU(s) hold no trainer rank or vLLM engine"] if idle else [])]
+
+
+def _engine_gpus(config: ExperimentConfig) -> int:
+    options = vllm_options(config.trainer.trl)
+    return 0 if options is None or options.servers else config.rollout.workers * options.tensor_parallel
+
+
+def _policy(config: ExperimentConfig) -> str:
+    options = vllm_options(config.trainer.trl)
+    if options is None:
+        return "policy: a copy in each rollout worker, fp32, sampled by transformers"
+    if options.servers:
+        served = f"served by vLLM at {', '.join(options.servers)}"
+    else:
+        bundles = f"{config.rollout.workers} x {{GPU: {options.tensor_parallel}}}, strategy PACK"
+        served = f"served by {config.rollout.workers} vLLM engine(s), Ray actors in a placement group of {bundles}"
+    return f"policy: {served}; weights travel as files in {config.run_dir}/weights"
 
 
 def _rollouts(config: ExperimentConfig) -> list[str]:
@@ -101,7 +122,7 @@ def _rollouts(config: ExperimentConfig) -> list[str]:
     else:
         world = f"simulated by {model.path} on {model.device}, {model.dtype}, a copy in each worker"
     episodes = f"{rollout.slots} episodes at once each, {rollout.threads} CPU thread(s) each"
-    return [f"rollouts: {where}; {episodes}", f"world: {world}"]
+    return [f"rollouts: {where}; {episodes}", _policy(config), f"world: {world}"]
 
 
 def _amount(config: ExperimentConfig) -> list[str]:
@@ -141,10 +162,11 @@ def _memory(config: ExperimentConfig, place: Place, deepspeed: Mapping[str, Any]
 
 
 def _worker_bytes(config: ExperimentConfig, policy: int) -> int:
-    """The policy in fp32 (``launch.pools``), and a local world model in its dtype."""
+    """The policy in fp32 (``launch.pools``) unless it is served, and a local world model in its dtype."""
     local = config.world == "simulated" and config.world_model.kind == "local"
     world = num_parameters(config.world_model.path) if local else 0
-    return policy * 4 + (world or 0) * (2 if config.world_model.dtype == "bfloat16" else 4)
+    own = 0 if vllm_options(config.trainer.trl) else policy * 4
+    return own + (world or 0) * (2 if config.world_model.dtype == "bfloat16" else 4)
 
 
 @dataclass(frozen=True, slots=True)
