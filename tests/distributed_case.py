@@ -274,9 +274,20 @@ def train(ranks: Ranks, case: Case) -> Result:
         save_plain(trainer, ranks.run_dir / "final")
     return {
         "world_size": args.world_size,
+        "logits": logits(trainer.model),
         "curve": [
             {"step": row["step"], "loss": row["loss"], "grad_norm": row["grad_norm"]}
             for row in trainer.state.log_history
             if "loss" in row
         ],
     }
+
+
+def logits(model: Any) -> list[float]:
+    """(V,) of ``model`` for the token after ids 5 to 14. Every rank calls it: ZeRO-3 gathers the weights."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        found: list[float] = model(input_ids=torch.arange(5, 15)[None], use_cache=False).logits[0, -1].float().tolist()
+    return found
