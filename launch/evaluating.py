@@ -3,7 +3,8 @@
 Owns: one background evaluation at a time, its files in ``eval/``, ``best.json``, and the wait before newer weights.
 Refuses: statistics (``rollout.evaluate``), and keeping checkpoints (``trainer.saving`` asks ``best_step``).
 
-The pool serves an evaluation beside the next batch of rollouts, under the version it was asked for: the next
+Policies act as they do in training, at its temperature, and with the same seeds for every version. The pool serves an
+evaluation beside the next batch of rollouts, under the version it was asked for: the next
 publication waits for it (decision 23). Results are files named after the version and are never made twice.
 """
 
@@ -21,7 +22,7 @@ from rollout.errors import AgentworldError
 from rollout.evaluate import Evaluation, evaluate
 from rollout.pool import Pool
 from rollout.protocols import RawTensor, WeightSink
-from rollout.types import Sampling, Task, Version
+from rollout.types import Task, Version
 
 BEST = "best.json"
 _FILE = re.compile(r"real-step_(\d+)\.json")
@@ -102,8 +103,7 @@ class EvaluatingSink:
         record_best(self._folder)
 
     def _measure(self, world: str) -> Evaluation:
-        greedy = Sampling(0.0, self._pool.spec.sampling.max_tokens)
-        return evaluate(self._pool.run_tasks(self._tasks, env=world, sampling=greedy))
+        return evaluate(self._pool.run_tasks(self._tasks, env=world))
 
     def _file(self, world: str, step: int) -> Path:
         return self._folder / f"{world}-step_{step:06d}.json"
@@ -131,3 +131,15 @@ def record_best(folder: Path) -> None:
     step = best_step(folder)
     if step is not None:
         write_json(folder / BEST, {"step": step, "real_success": results(folder)[step]})
+
+
+def best_model(run_dir: Path, start: Path, final: Path, steps: int) -> tuple[int, Path]:
+    """Step and folder of the model with the highest real success: ``start`` (step 0), a checkpoint that was kept, or
+    ``final`` (step ``steps``). Raises AgentworldError where nothing was evaluated, or its checkpoint is gone."""
+    step = best_step(run_dir / "eval")
+    if step is None:
+        raise AgentworldError(f"{run_dir}: no evaluation to choose a checkpoint by (eval_every)")
+    folder = {0: start, steps: final}.get(step, run_dir / f"checkpoint-{step}")
+    if not (folder / "config.json").is_file():
+        raise AgentworldError(f"{folder}: the best checkpoint, of step {step}, is gone")
+    return step, folder

@@ -40,6 +40,16 @@ class Worlds:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """The policy of an arm: of its checkpoints (step 0: the warm start) the one with the highest success on validation
+    tasks in the real world. ``validation``: that success by step."""
+
+    policy: Path
+    step: int
+    validation: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One quickstart: its sizes, its seed and its stages."""
 
@@ -181,9 +191,11 @@ class Run:
         found = self.stages("vet tasks", choose, settings=self.plan.train_tasks)
         return file, found["left_out"]
 
-    def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Path:
-        """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint."""
+    def train(self, name: str, warm: Path, world: Path, tasks: Path, control: str) -> Trained:
+        """Policy RL in the simulator; an unfinished run goes on from its newest checkpoint. The validation tasks are
+        neither trained on nor among those of ``evaluation``."""
         from launch.config import RESOLVED, dump, load
+        from launch.evaluating import best_model, results
         from launch.progress import watching
         from launch.train import run
         from trainer.attempts import AUTO, NEVER
@@ -192,6 +204,7 @@ class Run:
         def learn() -> dict[str, Any]:
             batches, groups, standard = self.plan.rl_batches, self.plan.rl_groups, load(config_file())
             updates = standard.trainer.trl["steps_per_generation"]
+            every = max(1, batches // 2) * updates
             config = load(
                 config_file(),
                 [
@@ -204,7 +217,9 @@ class Run:
                     f"rollout.groups_per_batch={groups}",
                     f"trainer.trl.per_device_train_batch_size={groups * standard.rollout.group_size // updates}",
                     f"trainer.trl.max_steps={batches * updates}",
-                    f"trainer.trl.save_steps={max(1, batches // 3) * updates}",
+                    f"trainer.trl.save_steps={every}",
+                    f"eval_every={every}",
+                    f"tasks.heldout={self.plan.validation_tasks}",
                 ],
             )
             written = Path(config.run_dir) / RESOLVED
@@ -213,11 +228,14 @@ class Run:
             steps = int(config.trainer.trl["max_steps"])
             kept = latest(config.run_dir) is not None  # without: lost before its first checkpoint, from the beginning
             with watching(config.run_dir, steps, self.say):
-                return dict(run(config, self.say, AUTO if kept else NEVER))
+                final = Path(run(config, self.say, AUTO if kept else NEVER)["final"])
+            step, best = best_model(Path(config.run_dir), warm, final, steps)
+            return {"policy": str(best), "step": step, "validation": results(Path(config.run_dir) / "eval")}
 
-        return Path(
-            self.stages(name, learn, settings=(self.plan.rl_batches, self.plan.rl_groups, config_text()))["final"]
-        )
+        sizes = (self.plan.rl_batches, self.plan.rl_groups, self.plan.validation_tasks, config_text())
+        found = self.stages(name, learn, settings=sizes)
+        validation = {int(step): float(success) for step, success in found["validation"].items()}
+        return Trained(Path(found["policy"]), int(found["step"]), validation)
 
     def more_sft(self, warm: Path, seconds: float) -> Path:
         """The control at equal time: the same demonstrations, for as long as RL took."""

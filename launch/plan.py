@@ -22,6 +22,7 @@ class Plan:
     free_sessions: int = 100
     verdict_tasks: int = 112
     train_tasks: int = 450
+    validation_tasks: int = 120
     heldout_tasks: int = 240
     family_tasks: int = 60
     rl_batches: int = 26
@@ -37,6 +38,7 @@ SMOKE = Plan(
     free_sessions=5,
     verdict_tasks=20,
     train_tasks=20,
+    validation_tasks=10,
     heldout_tasks=20,
     family_tasks=4,
     rl_batches=2,

@@ -4,7 +4,8 @@ Owns: the order of the stages and the final table. Every figure it prints it has
 reused. Refuses: the stages themselves (``launch.loop``).
 
 Stages: world model (shipped, or collected and trained) -> measure it on fresh real traces -> warm start -> vet tasks
-in the simulator -> policy RL in the simulator -> the policy before and after, in the real world and in the simulator.
+in the simulator -> policy RL in the simulator, its checkpoint chosen on validation tasks in the real world -> the
+policy before and after, in the real world and in the simulator.
 """
 
 from __future__ import annotations
@@ -38,19 +39,20 @@ def run_quickstart(
     verdicts = run.verdicts(world, warm)
     tasks, left_out = run.vetted_tasks(world, verdicts["left_out"])
     before = run.evaluation("before", warm, world)
-    after = {"rl": run.evaluation("rl", run.train("rl", warm, world, tasks, "none"), world)}
+    trained = {"rl": run.train("rl", warm, world, tasks, "none")}
+    after = {"rl": run.evaluation("rl", trained["rl"].policy, world)}
     if "more_sft" in arms:
         after["more_sft"] = run.evaluation("more_sft", run.more_sft(warm, run.stages.seconds["rl"]), world)
     if "permuted" in arms:
-        permuted = run.train("permuted", warm, world, tasks, "permuted_rewards")
-        after["permuted"] = run.evaluation("permuted", permuted, world)
+        trained["permuted"] = run.train("permuted", warm, world, tasks, "permuted_rewards")
+        after["permuted"] = run.evaluation("permuted", trained["permuted"].policy, world)
     from launch.results import finish
 
     minutes = sum(run.stages.seconds.values()) / 60
     words = ["agentworld quickstart", f"--seed {seed}"]
     words += [flag for flag, on in (("--smoke", smoke), ("--from-scratch", from_scratch)) if on]
     words += ["--controls"] if len(arms) > 1 else []
-    finish(run, fidelity, verdicts | {"left_out": left_out}, before, after, minutes, " ".join(words))
+    finish(run, fidelity, verdicts | {"left_out": left_out}, before, after, trained, minutes, " ".join(words))
     if run.stages.reused:
         say(f"reused from an earlier call: {', '.join(run.stages.reused)}")
     say(f"this call took {(time.monotonic() - began) / 60:.1f} min; the stages took {minutes:.1f} min in all")

@@ -17,7 +17,7 @@ from rollout.evaluate import Evaluation, Interval, paired_gain
 from rollout.store import read_trajectories
 
 if TYPE_CHECKING:
-    from launch.loop import Run, Worlds
+    from launch.loop import Run, Trained, Worlds
 
 ARM_NAMES = {"rl": "RL in the simulator", "more_sft": "more SFT, equal time", "permuted": "RL, rewards permuted"}
 
@@ -30,6 +30,7 @@ def finish(
     verdicts: dict[str, Any],
     before: Worlds,
     after: dict[str, Worlds],
+    trained: dict[str, Trained],
     minutes: float,
     command: str,
 ) -> None:
@@ -38,6 +39,9 @@ def finish(
 
     table = rows(before, after)
     result = summary(fidelity, verdicts, before, after, minutes, command) | {
+        "chosen_step": {arm: found.step for arm, found in trained.items()},
+        "validation": {arm: dict(found.validation) for arm, found in trained.items()},
+        "n_validation_tasks": run.plan.validation_tasks,
         "seconds": run.stages.seconds,
         "sizes": json.loads(json.dumps(run.plan, default=vars_of)),
         "seed": run.seed,
@@ -47,7 +51,15 @@ def finish(
     page.write_text(render(report(run, fidelity, verdicts, before, after, result)), encoding="utf-8")
     show(quality_rows(result))
     show(table)
+    for arm, found in trained.items():
+        run.say(f"{SHORT[arm]}: {choice(found, run.plan.validation_tasks)}")
     run.say(f"report: {page}")
+
+
+def choice(found: Trained, tasks: int) -> str:
+    """Which checkpoint an arm ended with, and why."""
+    seen = ", ".join(f"step {step} {success:.1%}" for step, success in sorted(found.validation.items()))
+    return f"checkpoint of step {found.step}, chosen on {tasks} validation tasks in the real world ({seen})"
 
 
 def vars_of(value: Any) -> Any:

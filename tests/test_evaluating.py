@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fakes import make_tasks
 
-from launch.evaluate import replayed
-from launch.evaluating import EvaluatingSink, best_step
+from launch.evaluate import replayed, write_json
+from launch.evaluating import EvaluatingSink, best_model, best_step
 from rollout.errors import AgentworldError, SamplerFault
 from rollout.types import CheckResult, Sampling, Version
 from rollout.worker import ReplayOutcome
@@ -35,8 +35,7 @@ class Recorder:
         self.published.append(version)
         return version
 
-    def run_tasks(self, tasks, *, env: str, sampling: Sampling):
-        assert sampling.greedy
+    def run_tasks(self, tasks, *, env: str):  # sampled as in training
         assert self.gate.wait(20.0)
         if self.fault:
             raise self.fault
@@ -115,3 +114,23 @@ def test_evaluations_of_void_steps_are_made_again(tmp_path: Path) -> None:
     again.publish(Version(2, 2), [])
     again.publish(Version(2, 4), [])
     assert [version for _, version in there.evaluated] == [Version(1, 2), Version(1, 4), Version(2, 4)]
+
+
+def test_the_best_model_is_where_its_step_says(tmp_path: Path) -> None:
+    start, final, kept = tmp_path / "warm", tmp_path / "final", tmp_path / "checkpoint-2"
+    for folder in (start, final):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(AgentworldError, match="no evaluation to choose a checkpoint by"):
+        best_model(tmp_path, start, final, 4)
+    for step, success in ((0, 0.5), (2, 0.7), (4, 0.2)):
+        write_json(tmp_path / "eval" / f"real-step_{step:06d}.json", {"success": {"mean": success}})
+    with pytest.raises(AgentworldError, match="checkpoint, of step 2, is gone"):
+        best_model(tmp_path, start, final, 4)
+    kept.mkdir()
+    (kept / "config.json").write_text("{}")
+    assert best_model(tmp_path, start, final, 4) == (2, kept)
+    write_json(tmp_path / "eval" / "real-step_000000.json", {"success": {"mean": 0.9}})
+    assert best_model(tmp_path, start, final, 4) == (0, start)
+    write_json(tmp_path / "eval" / "real-step_000004.json", {"success": {"mean": 0.9}})
+    assert best_model(tmp_path, start, final, 4) == (4, final), "the later of equals"
