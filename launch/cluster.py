@@ -24,6 +24,7 @@ from typing import Any
 
 from launch.watchdog import Watchdog
 from rollout.errors import AgentworldError, ConfigError
+from rollout.ray_address import check_reachable
 from trainer.attempts import Start
 from trainer.checkpoint import Layout, write_atomic
 
@@ -119,6 +120,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    check_reachable(address)
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except Exception as error:  # Ray raises plain Exception when a node does not come up in time

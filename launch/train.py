@@ -5,7 +5,6 @@ Owns: which parts meet, and in which order. Refuses: the parts themselves.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from launch.evaluating import EvaluatingSink
 from launch.pools import policy_pool
 from launch.served import served, vllm_options
 from launch.supervisor import supervise
+from launch.wandb_run import wandb_run
 from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
 from rollout.errors import ConfigError
 from rollout.permuted import PermutedRewards
@@ -60,7 +60,8 @@ def check_parts(config: ExperimentConfig) -> None:
     training_tasks(config)
     if config.world == "simulated":
         check_world_model(config.world_model)
-    check_sandbox()
+    if config.world == "real" or config.eval_every or config.rollout.spot_share:
+        check_sandbox()
 
 
 def train(ranks: Ranks, config: ExperimentConfig, until: int | None = None) -> Result:
@@ -70,8 +71,7 @@ def train(ranks: Ranks, config: ExperimentConfig, until: int | None = None) -> R
     from trainer.saving import BeatCallback, CheckpointCallback, StopAt, prepare_resume
     from trainer.stages import policy_rl
 
-    os.environ.setdefault("WANDB_DIR", str(ranks.run_dir))
-    with rollouts(config, ranks) as source:
+    with wandb_run(ranks.run_dir), rollouts(config, ranks) as source:
         sink = source
         if source is not None and config.eval_every:
             sink = evaluated(source, config, ranks, background=until is None)

@@ -14,6 +14,7 @@ from typing import Any
 from rollout.errors import AgentworldError
 from rollout.local_pool import LocalPool
 from rollout.pool import Pool
+from rollout.ray_address import check_reachable
 from rollout.types import Version
 from rollout.worker import Job, PoolSpec, code_fingerprint
 
@@ -34,6 +35,7 @@ class RayPool(Pool):
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            check_reachable()
             ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False)
         handles = [_ActorHandle(spec, index, fingerprint) for index in range(spec.num_workers)]
         super().__init__(spec, handles, spec.slots, ray.put)

@@ -19,6 +19,7 @@ from typing import Any, Self
 import ray
 
 from rollout.errors import AgentworldError, ConfigError, SamplerFault
+from rollout.ray_address import check_reachable
 from rollout.ray_pool import _python_path, _unwrap
 from rollout.samplers.vllm_process import EngineProcess, EngineSpec
 
@@ -71,6 +72,7 @@ class Engines:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            check_reachable()
             ray.init(include_dashboard=False, configure_logging=False, log_to_driver=False)
         self.api_key = secrets.token_urlsafe(24)
         self.servers: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from launch.cluster import ABANDONED, ClusterSettings, RankFailure, Ranks, _failure, _fit, zero_stage
+from launch.cluster import ABANDONED, ClusterSettings, RankFailure, Ranks, _failure, _fit, connected, zero_stage
 from launch.supervisor import supervise
 from launch.watchdog import EXIT_STUCK
-from rollout.errors import BudgetSpent, CheckpointError, ConfigError
+from rollout.errors import AgentworldError, BudgetSpent, CheckpointError, ConfigError
+from rollout.ray_address import check_reachable
 from rollout.types import Version
 from tests.distributed_case import ROOT
 from trainer.checkpoint import Layout, seal
@@ -155,3 +157,16 @@ def test_the_watchdog_ends_a_rank_that_stopped_moving(beats: int, status: int) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == status
     assert ("no training progress" in done.stderr) == (status != 0)
+
+
+def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "auto", "local", ""):
+            check_reachable(address)
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(AgentworldError, match=r"Ray at .* could not be reached"):
+            check_reachable(address, 2.0)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(AgentworldError, match="could not be reached"), connected(None):
+        pass

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from rollout.errors import ConfigError
-from trainer.config import SFTConfig, TrainerConfig, build_grpo_config, offline_without_key
+from trainer.config import SFTConfig, TrainerConfig, build_grpo_config, check_devices, offline_without_key
 from trainer.options import FORWARDED, HONOURED, OWNED, REFUSED, SAMPLER, check_trl_options
 
 
@@ -116,6 +116,14 @@ def test_credit_and_correction_that_the_loss_cannot_take_are_refused_at_start_up
     with pytest.raises(ConfigError, match=r"trainer\.trl\.sync_ref_model needs full weights"):
         build_with(trl={"use_peft": True, "beta": 0.1, "sync_ref_model": True})
     assert build_with(credit="step", trl={"use_peft": True, "lora_r": 4}).loss_type == "dapo"
+
+
+def test_several_gpus_for_one_process_are_refused(tmp_path: Path) -> None:
+    args = build(tmp_path)
+    assert args.n_gpu < 2
+    args._n_gpu = 4
+    with pytest.raises(ConfigError, match=r"sees 4 GPUs .* processes: 4"):
+        check_devices(args)
 
 
 def test_wandb_is_offline_without_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def build_grpo_config(config: TrainerConfig, out_dir: str | os.PathLike[str], **
         args = GRPOConfig(**values)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"trainer.trl: {' '.join(str(error).split())}") from error
+    check_devices(args)
     check_shape(args)
     check_loss(config, args)
     return args
@@ -208,6 +209,16 @@ def check_loss(config: TrainerConfig, args: GRPOConfig) -> None:
         raise ConfigError(
             f"trainer.correction {config.correction} does not work with trl.loss_type vespo, which multiplies weights"
             " of tokens into a sequence's itself: use token_truncate, token_mask or coupled"
+        )
+
+
+def check_devices(args: GRPOConfig) -> None:
+    """Raises ConfigError where one process sees several GPUs: the Trainer would split batches with DataParallel, which
+    none of this is made for."""
+    if args.n_gpu > 1:
+        raise ConfigError(
+            f"this process sees {args.n_gpu} GPUs and would use them with DataParallel: set processes: {args.n_gpu},"
+            " or show it one with CUDA_VISIBLE_DEVICES"
         )
 
 
