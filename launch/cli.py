@@ -36,6 +36,7 @@ QUIET = {
 }
 
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything random.")]
+Domain = Annotated[str, typer.Option(help="Whose generated tasks: a folder of worldmodel/domains.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 
 
@@ -101,14 +102,20 @@ def tasks(
     seed: Seed = 0,
     split: Split = SplitName.heldout,
     family: Annotated[list[str] | None, typer.Option(help="Only this family (repeatable).")] = None,
+    domain: Domain = "terminal",
 ) -> None:
     """Write generated tasks to a file, to be read, edited and given to eval or train."""
-    from worldmodel.domains.terminal.tasks import generate, save
+    from worldmodel.domains import kit
+    from worldmodel.domains.terminal.tasks import generate
+    from worldmodel.tasks import save
 
     if out.exists():
         raise UserError(f"{out}: exists already")
+    if family and domain != "terminal":
+        raise UserError("--family: only terminal tasks can be chosen by family")
     partial = out.with_name(f".{out.name}.partial")
-    save(generate(split.value, count, seed, family), partial)
+    made = generate(split.value, count, seed, family) if family else kit(domain).generate(split.value, count, seed)
+    save(made, partial)
     partial.replace(out)
     say(f"{count} tasks in {out}")
 
@@ -141,6 +148,7 @@ def evaluate(
     tasks: Annotated[int, typer.Option(min=1, help="Number of generated tasks.")] = 200,
     task_file: Annotated[Path | None, typer.Option(help="JSONL tasks instead of generated ones.")] = None,
     split: Split = SplitName.heldout,
+    domain: Domain = "terminal",
     world: Annotated[WorldName, typer.Option(help="Where to run; both: the same tasks, paired.")] = WorldName.real,
     world_model: Annotated[str, typer.Option(help="Model folder or server URL, for sim and both.")] = "",
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
@@ -156,7 +164,7 @@ def evaluate(
 
     if world is not WorldName.real and not world_model:
         raise UserError(f"--world {world.value} needs --world-model")
-    chosen = load_tasks(task_file, split.value, tasks, seed)
+    chosen = load_tasks(task_file, split.value, tasks, seed, domain)
     names = ("real", "sim") if world is WorldName.both else (world.value,)
     evaluand = Evaluand(policy, world_model, served_model, dialect, temperature, seed, workers, vllm)
     result = evaluate_policy(evaluand, chosen, names)

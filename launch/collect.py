@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.errors import UserError
-from worldmodel.domains.terminal.tasks import Split
 from worldmodel.episodes import MANIFEST, EpisodeWriter, read_manifest
+from worldmodel.tasks import Split
 from worldmodel.traces import collect_share
 from worldmodel.types import Episode
 

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from launch.checks.domain import self_test
@@ -50,7 +51,7 @@ def diagnose(subject: Subject) -> list[Finding]:
         found("training stack", stack),
         found("compiler", _compiler, needed=False),
         found("sandbox", _sandbox),
-        found("terminal", _terminal),
+        *_domains(),
         found("resources", lambda: _resources(run_dir), needed=False),
         found("run directory", lambda: _writable(run_dir)),
         found("accelerator", _accelerator, needed=False),
@@ -117,11 +118,20 @@ def _sandbox() -> str:
     return "a box starts, answers and is cleaned up"
 
 
-def _terminal() -> str:
-    from worldmodel.domains.terminal.real import TerminalFactory
-    from worldmodel.domains.terminal.tasks import generate
+def _domain(name: str) -> str:
+    """The self-test of a domain's real environment."""
+    from worldmodel.domains import kit
 
-    return self_test(TerminalFactory(), generate("heldout", SELF_TEST_TASKS, 0))
+    found = kit(name)
+    if lacking := found.missing():
+        raise Problem(f"missing {lacking}")
+    return self_test(found.real(), found.generate("heldout", SELF_TEST_TASKS, 0))
+
+
+def _domains() -> list[Finding]:
+    from worldmodel.domains import names
+
+    return [found(name, partial(_domain, name), needed=name == "terminal") for name in names()]
 
 
 def _resources(run_dir: Path) -> str:

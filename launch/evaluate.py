@@ -17,7 +17,6 @@ from typing import Any
 from launch.errors import UserError, need_file
 from launch.pools import policy_pool, replay_pool
 from launch.served import Served
-from launch.vet import EMPTY
 from launch.worlds import REAL, check_model_folder, real, simulated, world_model_config
 from rollout.config import RolloutConfig
 from rollout.evaluate import Evaluation, evaluate
@@ -28,10 +27,11 @@ from rollout.transfer import Transfer, compare
 from rollout.types import Prompt, Sampling, Score, Stop, Task, Trajectory
 from rollout.worker import ReplayOutcome
 from worldmodel.config import WorldModelConfig
+from worldmodel.domains import kit
 from worldmodel.domains.terminal import TERMINAL
-from worldmodel.domains.terminal.tasks import Split, generate, load
 from worldmodel.episodes import read_episodes
 from worldmodel.fidelity import FidelityResult, FidelitySettings, measure
+from worldmodel.tasks import Split, load
 from worldmodel.types import Episode
 
 REFERENCES = ("gold", "empty")
@@ -83,9 +83,10 @@ class Evaluated:
         }
 
 
-def load_tasks(file: Path | None, split: Split, count: int, seed: int) -> list[Task]:
-    """The tasks of ``file``, else generated ones. Raises TaskError naming file, line and field."""
-    return load(need_file(file, "task file")) if file is not None else generate(split, count, seed)
+def load_tasks(file: Path | None, split: Split, count: int, seed: int, domain: str = "terminal") -> list[Task]:
+    """The tasks of ``file``, else generated ones. Raises TaskError naming file, line and field; ConfigError where there
+    is no such domain."""
+    return load(need_file(file, "task file")) if file is not None else kit(domain).generate(split, count, seed)
 
 
 def evaluate_policy(what: Evaluand, tasks: Sequence[Task], names: Sequence[str]) -> Evaluated:
@@ -130,7 +131,7 @@ def _run_reference(
     runs = {}
     with replay_pool(worlds, what.workers, SLOTS) as pool:
         for name in worlds:
-            actions = [task.reference.gold if what.policy == "gold" else EMPTY for task in tasks]
+            actions = [task.reference.gold if what.policy == "gold" else kit(task.domain).empty for task in tasks]
             seeds = [derive_seed(what.seed, "eval", task.id) for task in tasks]
             jobs = [(t, a, name, s) for t, a, s in zip(tasks, actions, seeds, strict=True)]
             outcomes = pool.replay(jobs)

@@ -124,8 +124,9 @@ class Run:
         from launch.evaluate import measure_fidelity
         from launch.pools import replay_pool
         from launch.report.build import verdict_table
-        from launch.vet import EMPTY, Solution, endings, slips
+        from launch.vet import Solution, endings, slips
         from launch.worlds import training_worlds
+        from worldmodel.domains import kit
         from worldmodel.domains.terminal.tasks import generate
         from worldmodel.traces import as_episode
         from worldmodel.vetting import vet
@@ -136,7 +137,7 @@ class Run:
             for index, task in enumerate(tasks):
                 wrong = task.reference.wrong
                 chosen += [(task, "gold", task.reference.gold), (task, "wrong", wrong[index % len(wrong)])]
-                chosen.append((task, "empty", EMPTY))
+                chosen.append((task, "empty", kit(task.domain).empty))
             played = self._played(policy, tasks)
             chosen += [(t.task, "policy", tuple(turn.action.text for turn in t.turns)) for t in played]
             chosen += [(task, "policy", slips(task, self.seed)) for task in tasks]
@@ -171,7 +172,8 @@ class Run:
         from launch.vet import trying
         from launch.worlds import training_worlds
         from worldmodel.domains.terminal.families import TRAIN
-        from worldmodel.domains.terminal.tasks import generate, save
+        from worldmodel.domains.terminal.tasks import generate
+        from worldmodel.tasks import save
         from worldmodel.vetting import NO_TASK, vet
 
         file = self.run_dir / "train_tasks.jsonl"

@@ -167,7 +167,7 @@ def training_tasks(config: ExperimentConfig) -> list[Task]:
     """From the task file, else generated from the seed; ``rollout.max_turns`` applied. Raises TaskError naming file,
     line and field."""
     from worldmodel.domains.terminal.tasks import generate
-    from worldmodel.domains.terminal.tasks import load as load_tasks
+    from worldmodel.tasks import load as load_tasks
 
     if config.tasks.file:
         return config.rollout.capped(load_tasks(Path(config.tasks.file)))

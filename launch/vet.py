@@ -15,9 +15,9 @@ from rollout.seeds import derive_seed
 from rollout.spot import success
 from rollout.types import Task
 from worldmodel.config import WorldModelConfig
+from worldmodel.domains import kit
 from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
-EMPTY = ("done",)
 NEAR_MISSES = 2  # a task
 Solution = tuple[Task, Behaviour, tuple[str, ...]]
 
@@ -41,7 +41,7 @@ def solutions(tasks: Iterable[Task]) -> Iterator[Solution]:
         yield task, "gold", task.reference.gold
         for wrong in task.reference.wrong:
             yield task, "wrong", wrong
-        yield task, "empty", EMPTY
+        yield task, "empty", kit(task.domain).empty
 
 
 def trying(pool: Pool, tasks: Sequence[Task], seed: int) -> list[Ending]:

@@ -13,8 +13,7 @@ from launch.errors import UserError
 from rollout.errors import CheckpointError
 from rollout.protocols import EnvFactory
 from worldmodel.config import WorldModelConfig
-from worldmodel.domains.terminal import TERMINAL
-from worldmodel.domains.terminal.real import TerminalFactory
+from worldmodel.domains import RealWorlds
 from worldmodel.environment import SimulatedFactory
 from worldmodel.openai import OpenAIWorldModel, ServerSpec
 from worldmodel.sandbox import Machine
@@ -33,9 +32,9 @@ def world_model_config(where: str, model: str = "", dialect: str | None = None) 
 
 
 def simulated(config: WorldModelConfig) -> SimulatedFactory:
-    """The simulated terminal behind ``config``, once the model's folder or server was seen to be there."""
+    """The simulated worlds of all domains behind ``config``, once the model's folder or server was seen to be there."""
     check_world_model(config)
-    return SimulatedFactory(TERMINAL, config.spec(), config.simulation())
+    return SimulatedFactory(None, config.spec(), config.simulation())
 
 
 def check_world_model(config: WorldModelConfig) -> None:
@@ -48,17 +47,17 @@ def check_world_model(config: WorldModelConfig) -> None:
 
 
 def training_worlds(config: WorldModelConfig | None) -> dict[str, EnvFactory]:
-    """The real terminal, and the simulated one where ``config`` names its world model; nothing is tried."""
-    worlds: dict[str, EnvFactory] = {REAL: TerminalFactory()}
+    """The real worlds, and the simulated ones where ``config`` names a world model; nothing is tried."""
+    worlds: dict[str, EnvFactory] = {REAL: RealWorlds()}
     if config is not None:
-        worlds[SIM] = SimulatedFactory(TERMINAL, config.spec(), config.simulation())
+        worlds[SIM] = SimulatedFactory(None, config.spec(), config.simulation())
     return worlds
 
 
 def real() -> EnvFactory:
-    """The real terminal, once a box was seen to start. Raises SandboxError."""
+    """The real worlds, once a box was seen to start. Raises SandboxError."""
     check_sandbox()
-    return TerminalFactory()
+    return RealWorlds()
 
 
 def check_sandbox() -> None:

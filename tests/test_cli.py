@@ -20,7 +20,8 @@ from rollout.errors import CheckpointError, ConfigError, TaskError
 from rollout.types import CheckResult, Stop
 from rollout.worker import ReplayOutcome
 from tests.fakes import make_task, save_policy
-from worldmodel.domains.terminal.tasks import generate, save
+from worldmodel.domains.terminal.tasks import generate
+from worldmodel.tasks import save
 
 ROOT = Path(__file__).resolve().parent.parent
 

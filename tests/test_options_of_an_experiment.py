@@ -220,7 +220,8 @@ def what_parts_get(folder: Path, monkeypatch: pytest.MonkeyPatch, overrides: lis
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from worldmodel.domains.terminal.tasks import generate, save
+    from worldmodel.domains.terminal.tasks import generate
+    from worldmodel.tasks import save
 
     folder = tmp_path_factory.mktemp("options")
     save_policy(folder / "policy")

@@ -12,8 +12,9 @@ from rollout.reward.checks import holds
 from rollout.types import Task
 from worldmodel.domains.terminal import TERMINAL
 from worldmodel.domains.terminal.families import FAMILIES, HELD_OUT, TRAIN
-from worldmodel.domains.terminal.tasks import generate, load, make, save
+from worldmodel.domains.terminal.tasks import generate, make
 from worldmodel.sandbox import Machine
+from worldmodel.tasks import load, save
 
 
 def test_enough_families_and_some_held_out_whole() -> None:

@@ -30,6 +30,7 @@ from rollout.types import (
     Task,
     Turn,
 )
+from worldmodel.domains import kit
 from worldmodel.types import Domain, Exchange, Prediction, PredictRequest, WorldModel, WorldSpec
 
 WorldModelSpec = Callable[[], WorldModel]
@@ -186,16 +187,17 @@ def spec_digest(spec: WorldSpec) -> str:
 
 @dataclass
 class SimulatedFactory:
-    """Picklable ``EnvFactory``. The world model is built at the first episode of each process, held for all later
-    ones, and left out of the pickle."""
+    """Picklable ``EnvFactory``. ``domain`` None: each task's own. The world model is built at the first episode of each
+    process, held for all later ones, and left out of the pickle."""
 
-    domain: Domain
+    domain: Domain | None
     model_spec: WorldModelSpec
     settings: SimulationSettings = field(default_factory=SimulationSettings)
     _model: WorldModel | None = field(default=None, init=False, repr=False, compare=False)
 
     def __call__(self, task: Task, seed: int) -> SimulatedEnvironment:
-        return SimulatedEnvironment(task, self.domain, self.model, self.settings, seed)
+        domain = self.domain or kit(task.domain).domain
+        return SimulatedEnvironment(task, domain, self.model, self.settings, seed)
 
     @property
     def model(self) -> WorldModel:

@@ -15,8 +15,9 @@ from rollout.seeds import derive_seed
 from rollout.types import Check, ObservationKind, Task, Trajectory
 from worldmodel.domains.terminal import TERMINAL
 from worldmodel.domains.terminal.behaviours import Ledger, Session, plan
-from worldmodel.domains.terminal.tasks import Split, generate
+from worldmodel.domains.terminal.tasks import generate
 from worldmodel.sandbox import Limits, Machine
+from worldmodel.tasks import Split
 from worldmodel.types import Episode, Transition
 
 

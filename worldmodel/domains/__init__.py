@@ -1,0 +1,68 @@
+"""The domains: one folder is one domain, found by being there.
+
+Owns: what a folder must offer (``DomainKit``, as ``KIT`` in its ``kit.py``), finding it, and the one factory that
+starts the real world of whatever domain a task names. Refuses: knowing any of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from rollout.errors import ConfigError
+from rollout.protocols import EnvFactory, Environment
+from rollout.types import Task
+from worldmodel.tasks import Split
+from worldmodel.types import Domain
+
+
+@dataclass(frozen=True, slots=True)
+class DomainKit:
+    """What a domain's folder offers. The three functions import what they need when they are called, so that a folder
+    loads in milliseconds without its extra.
+
+    ``empty``: what a policy that does nothing says. ``real``: the factory of its real environment.
+    ``generate(split, count, seed)``: own tasks; equal arguments give equal tasks. ``missing``: '', or one line that
+    says what the real environment lacks on this machine and how to get it.
+    """
+
+    domain: Domain
+    empty: tuple[str, ...]
+    real: Callable[[], EnvFactory]
+    generate: Callable[[Split, int, int], list[Task]]
+    missing: Callable[[], str]
+
+
+def names() -> tuple[str, ...]:
+    """Every domain that has a folder, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def kit(name: str) -> DomainKit:
+    """The kit of domain ``name``. Raises ConfigError with the nearest name."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names())}"
+        raise ConfigError(f"domain: no domain is called {name!r}{hint}")
+    found: DomainKit = import_module(f"{__name__}.{name}.kit").KIT
+    return found
+
+
+@dataclass
+class RealWorlds:
+    """Picklable ``EnvFactory`` over the real environments of all domains: the task says which. Each domain's factory
+    is made at its first task in a process, and left out of the pickle."""
+
+    _made: dict[str, EnvFactory] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __call__(self, task: Task, seed: int) -> Environment:
+        if task.domain not in self._made:
+            self._made[task.domain] = kit(task.domain).real()
+        return self._made[task.domain](task, seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_made": {}}

@@ -1,0 +1,158 @@
+"""The contract of every domain: what has a folder under ``worldmodel/domains`` is tested here, and inherits this."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import pickle
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollout.errors import ConfigError
+from rollout.spot import replay_actions, success
+from rollout.types import Check, ObservationKind, Predicate, Reference, Task
+from worldmodel.domains import DomainKit, RealWorlds, kit, names
+from worldmodel.prompt import compact
+
+DOMAINS = names()
+CANARY = "kingfisher-7731"
+SECONDS = 60.0  # for one episode
+TASKS = 6  # acted out of each domain in the fast suite; a domain's own tests act out more
+
+
+def here(name: str) -> DomainKit:
+    """The kit, where its real environment can be started on this machine."""
+    found = kit(name)
+    if lacking := found.missing():
+        pytest.skip(f"{name}: missing {lacking}")
+    return found
+
+
+def act(task: Task, actions: tuple[str, ...]) -> bool | None:
+    """The verdict of the real world on ``actions``."""
+    environment = RealWorlds()(task, 1)
+    results, _ = asyncio.run(replay_actions(environment, task, actions, time.monotonic() + SECONDS))
+    return success(results)
+
+
+def test_a_domain_that_is_not_there_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'terminla'; did you mean terminal"):
+        kit("terminla")
+    assert "terminal" in DOMAINS and kit("terminal").domain.name == "terminal"
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_a_folder_loads_without_heavy_packages(name: str) -> None:
+    code = (
+        "import sys; from worldmodel.domains import kit; kit(sys.argv[1]);"
+        "sys.exit(any(n in sys.modules for n in ('torch', 'transformers', 'trl', 'ray', 'playwright', 'mcp')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, name], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_names_agree_and_values_travel(name: str) -> None:
+    found = kit(name)
+    assert found.domain.name == name and pickle.loads(pickle.dumps(found.domain)) == found.domain
+    assert pickle.loads(pickle.dumps(RealWorlds())) == RealWorlds()
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+@given(text=st.one_of(st.text(max_size=300), st.binary(max_size=60).map(lambda raw: raw.decode("latin-1"))))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_an_action(name: str, text: str) -> None:
+    domain = kit(name).domain
+    action = domain.parse(text)
+    assert action.text == text and (action.error is None) == bool(action.name)
+    assert action.error is None or "\n" not in action.error
+    assert isinstance(domain.show(action), str)
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_mangled_actions_never_raise(name: str) -> None:
+    """10,000 texts near the grammar: real actions cut, doubled, spliced and with bytes changed."""
+    found, rng = kit(name), random.Random(7)
+    known = [text for task in found.generate("train", 20, 3) for text in task.reference.gold]
+    for _ in range(10_000):
+        text = list(rng.choice(known))
+        for _ in range(rng.randrange(4)):
+            place = rng.randrange(len(text) + 1)
+            text[place : place + rng.randrange(3)] = rng.choice(
+                ['"', "{", "}", "\0", "é", "[", "null", "-1", "1e999", " "]
+            )
+        if rng.random() < 0.2:
+            text = text[: rng.randrange(len(text) + 1)] * rng.randrange(3)
+        found.domain.show(found.domain.parse("".join(text)))
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_tasks_are_equal_for_equal_seeds_and_apart_between_splits(name: str) -> None:
+    generate = kit(name).generate
+    assert generate("train", 30, 4) == generate("train", 30, 4) != generate("train", 30, 5)
+    train, heldout = generate("train", 60, 0), generate("heldout", 60, 0)
+    assert not {t.id for t in train} & {t.id for t in heldout}
+    assert not {t.seed for t in train} & {t.seed for t in heldout}
+    for task in (*train, *heldout):
+        assert task.domain == name and task.checks and task.reference.gold and task.reference.wrong
+        assert all(not kit(name).domain.parse(text).error for text in task.reference.gold)
+        assert kit(name).domain.parse(task.reference.gold[-1]).final
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_nothing_of_checks_or_reference_is_in_a_prompt(name: str) -> None:
+    domain = kit(name).domain
+    for task in kit(name).generate("train", 12, 1):
+        marked = dataclasses.replace(
+            task,
+            checks=(Check(CANARY, (CANARY,), Predicate("equals", CANARY)),),
+            reference=Reference((CANARY,), ((CANARY,),)),
+        )
+        policy = "".join(message.content for message in domain.prompt(marked).messages)
+        assert task.instruction in policy and CANARY not in policy
+        told = compact(domain.spec(dataclasses.replace(marked, instruction=CANARY).world))
+        assert CANARY not in told and domain.spec(task.world).initial_state.strip()
+        spec = domain.spec(task.world)
+        assert spec.task_description and spec.action_space and spec.simulation_instruction
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("name", DOMAINS)
+def test_gold_succeeds_and_wrong_and_empty_fail(name: str) -> None:
+    found = here(name)
+    for task in found.generate("heldout", TASKS, 2):
+        assert act(task, task.reference.gold) is True, f"gold fails: {task.id}"
+        assert act(task, found.empty) is False, f"doing nothing succeeds: {task.id}"
+        for wrong in task.reference.wrong[:2]:
+            assert act(task, wrong) is False, f"wrong succeeds: {task.id}: {wrong}"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("name", DOMAINS)
+def test_live_worlds_answer_whatever_is_said(name: str) -> None:
+    """Actions out of place and texts that are none: an observation each time, and the verdict afterwards."""
+    found, rng = here(name), random.Random(11)
+    tasks = found.generate("train", 6, 9)
+    actions = [text for task in tasks for text in task.reference.gold if not found.domain.parse(text).final]
+    junk = ["", "\0\x1b[2J", "'", "{", "[]", "null", "x" * 5000, "".join(map(chr, range(0x2500, 0x2540)))]
+
+    async def live(task: Task) -> bool | None:
+        environment = RealWorlds()(task, 3)
+        try:
+            await environment.start()
+            for _ in range(10):
+                text = rng.choice(actions if rng.random() < 0.6 else junk)
+                seen = await environment.step(environment.parse(text))
+                assert seen.kind is not ObservationKind.WORLD_ERROR, (text, seen.error)
+                if seen.done:
+                    break
+            return success(await environment.verify(task.checks))
+        finally:
+            await environment.close()
+
+    assert all(asyncio.run(live(task)) is not None for task in tasks)

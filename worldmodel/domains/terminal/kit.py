@@ -1,0 +1,31 @@
+"""What the terminal's folder offers (``worldmodel.domains``)."""
+
+from __future__ import annotations
+
+import shutil
+
+from rollout.protocols import EnvFactory
+from rollout.types import Task
+from worldmodel.domains import DomainKit
+from worldmodel.domains.terminal import FINAL, TERMINAL
+from worldmodel.tasks import Split
+
+
+def _real() -> EnvFactory:
+    from worldmodel.domains.terminal.real import TerminalFactory
+
+    return TerminalFactory()
+
+
+def _generate(split: Split, count: int, seed: int) -> list[Task]:
+    from worldmodel.domains.terminal.tasks import generate
+
+    return generate(split, count, seed)
+
+
+def _missing() -> str:
+    lacking = [name for name in ("bwrap", "setpriv") if not shutil.which(name)]
+    return f"{', '.join(lacking)}: apt-get install bubblewrap util-linux" if lacking else ""
+
+
+KIT = DomainKit(TERMINAL, (FINAL,), _real, _generate, _missing)
