@@ -1,0 +1,29 @@
+"""What the android folder offers (``worldmodel.domains``)."""
+
+from __future__ import annotations
+
+from rollout.protocols import EnvFactory
+from rollout.types import Task
+from worldmodel.domains import DomainKit
+from worldmodel.domains.android import ANDROID, DONE
+from worldmodel.tasks import Split
+
+
+def _real() -> EnvFactory:
+    from worldmodel.domains.android.real import AndroidFactory
+
+    return AndroidFactory()
+
+
+def _generate(split: Split, count: int, seed: int) -> list[Task]:
+    from worldmodel.domains.android.tasks import generate
+
+    return generate(split, count, seed)
+
+
+def _missing() -> str:
+    """The reference device is plain Python."""
+    return ""
+
+
+KIT = DomainKit(ANDROID, (DONE,), _real, _generate, _missing)
