@@ -147,7 +147,7 @@ def cancel(device: Device) -> None:
 
 def confirm_delete(what: str, delete: Effect) -> Effect:
     """The effect that asks before ``delete``."""
-    return lambda device: ask(device, Dialog("Delete", f"Delete {what}?", (("Cancel", cancel), ("Delete", delete))))
+    return lambda device: ask(device, Dialog("Confirm", f"Delete {what}?", (("Cancel", cancel), ("Delete", delete))))
 
 
 def ask(device: Device, dialog: Dialog) -> None:
