@@ -317,6 +317,7 @@ def test_forms_refuse_what_they_cannot_store() -> None:
     "text",
     [
         "", "x", "[]", "{}", "null", '{"action_type": "fly"}', '{"action_type": ["click"]}', '{"action_type": "click"}',
+        '{"action_type": "click", "index": "-1"}', '{"action_type": "click", "index": "1000"}',
         '{"action_type": "click", "index": -1}', '{"action_type": "click", "index": true}', "[" * 4000, "1" * 4100,
         '{"action_type": "click", "index": 1e999}', '{"action_type": "click", "index": 1, "x\\n": 2}',
         '{"action_type": "input_text", "text": 5}', '{"action_type": "scroll", "direction": "in"}',
@@ -339,6 +340,8 @@ def test_only_status_ends_an_episode() -> None:
         assert action.name == name and action.final == (name == "status")
         assert parse(ANDROID.show(action)).arguments == action.arguments
         ANDROID.show(action).encode()
+    quoted_index = parse('{"action_type": "click", "index": "07"}')
+    assert ANDROID.show(quoted_index) == written("click", index=7)
 
 
 def random_action(rng: random.Random, device: Device) -> tuple[str, dict[str, Any]]:

@@ -39,9 +39,7 @@ class AndroidDomain:
         return actions.parse(text)
 
     def prompt(self, task: Task) -> Prompt:
-        """With the first screen: an observation follows actions only."""
-        first = render(boot(task.world.state))
-        return Prompt((Message("system", SYSTEM), Message("user", f"{task.instruction}\n\n{first}")))
+        return opening(task, render(boot(task.world.state)))
 
     def spec(self, world: World) -> WorldSpec:
         parts = static_parts()
@@ -57,6 +55,11 @@ class AndroidDomain:
 
     def show(self, action: Action) -> str:
         return actions.show(action)
+
+
+def opening(task: Task, screen: str) -> Prompt:
+    """The instruction and the first screen: an observation follows actions only."""
+    return Prompt((Message("system", SYSTEM), Message("user", f"{task.instruction}\n\n{screen}")))
 
 
 @cache

@@ -22,6 +22,9 @@ Read = Callable[[Any], Value | None]  # the accepted form of a value, None where
 
 
 def _index(value: Any) -> int | None:
+    """Digits in quotes are an index too, as in AndroidWorld."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(MAX_INDEX)):
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INDEX else None
 
 

@@ -147,7 +147,9 @@ def _touch(device: Device, name: str, index: int) -> None:
     if element is None or (name == "double_tap" and element.checked is not None):
         return  # two taps on a switch leave it as it was
     effect = element.hold if name == "long_press" else element.tap
-    in_dialog, device.dialog = device.dialog is not None, None if effect else device.dialog
+    in_dialog = device.dialog is not None
+    if effect:
+        device.dialog = None  # an option may ask the next question
     if element.field:
         _focus(device, element.field)
     elif effect is leave and not in_dialog:

@@ -78,10 +78,10 @@ def _probe(data: dict[str, object], answer: str, probe: str) -> str | None:
 
 
 def judge(check: Check, replies: Sequence[str | None]) -> CheckResult:
-    """Passed iff there are probes and every reply satisfies the predicate; no verdict where a probe is malformed."""
+    """Passed iff there are probes and every reply satisfies the predicate; no verdict where a reply is missing."""
     texts = tuple(reply or "" for reply in replies)
     if None in replies:
-        return CheckResult(check.name, None, texts, "a probe must be a dump action")
+        return CheckResult(check.name, None, texts, "a probe is no dump action, or nothing here can answer it")
     try:
         return CheckResult(check.name, bool(texts) and all(holds(check.predicate, text) for text in texts), texts)
     except TaskError as error:
