@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
@@ -43,9 +43,9 @@ class Corpus:
     """Pages, by URL and ranked. Shared by all episodes of a process; read-only."""
 
     version: str
-    facts: Facts
-    pages: tuple[Page, ...]
-    urls: Mapping[str, Page]
+    facts: Facts = field(repr=False)
+    pages: tuple[Page, ...] = field(repr=False)
+    urls: Mapping[str, Page] = field(repr=False)
     ranker: Any  # bm25s.BM25
 
     def search(self, query: str, most: int = RESULTS) -> list[Page]:
