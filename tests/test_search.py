@@ -477,6 +477,8 @@ async def test_a_cache_that_cannot_be_written_is_a_fault(
     monkeypatch.setenv("AGENTWORLD_CACHE", str(tmp_path / "file"))
     with pytest.raises(WorldFault, match="cannot be used"):
         await SearchEnvironment(TASK).start()
+    with pytest.raises(ConfigError, match="set AGENTWORLD_CACHE"):
+        generate("train", 1, 0)
 
 
 async def test_steps_are_quick(atlas: Corpus) -> None:

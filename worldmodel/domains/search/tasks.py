@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, get_args
 
-from rollout.errors import TaskError
+from rollout.errors import ConfigError, TaskError
 from rollout.seeds import derive_seed
 from rollout.types import Check, Predicate, Reference, Task, World
 from worldmodel.domains.search import corpus
@@ -45,12 +45,12 @@ def generate(split: Split, count: int, seed: int, families: Sequence[str] | None
 
 
 def make(family: str, split: Split, seed: int, index: int) -> Task:
-    """One task. Raises TaskError for an unknown family, ConfigError where a package is missing."""
+    """One task. Raises TaskError for an unknown family, ConfigError without packages or a usable cache."""
     if family not in FAMILIES:
         raise TaskError(f"unknown search family '{family}'; known: {', '.join(sorted(FAMILIES))}")
     if split not in get_args(Split):
         raise TaskError(f"unknown split '{split}'; known: {', '.join(get_args(Split))}")
-    loaded = corpus.load()
+    loaded = _load()
     task_seed = derive_seed("search", split, seed, family, index)
     rng = random.Random(task_seed)
     for _ in range(DRAWS):
@@ -62,10 +62,17 @@ def make(family: str, split: Split, seed: int, index: int) -> Task:
     raise TaskError(f"search family '{family}' found no question for split '{split}' in {DRAWS} draws")
 
 
+def _load() -> Corpus:
+    try:
+        return corpus.load()
+    except OSError as error:
+        raise ConfigError(f"search: {corpus.home()} cannot be used ({error}): set AGENTWORLD_CACHE") from error
+
+
 @lru_cache(maxsize=1)
 def _atlas(version: str) -> Atlas:
     """Of the loaded corpus, which ``version`` names."""
-    return Atlas(corpus.load().facts)
+    return Atlas(_load().facts)
 
 
 def belongs(family: str, draft: Draft, split: str) -> bool:
