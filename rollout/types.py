@@ -105,6 +105,7 @@ class Action:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     final: bool = False  # the action grammar says: the episode is over after this action
+    probe: bool = False  # only checks may do this; a policy that tries is told so, in every world
 
 
 class ObservationKind(StrEnum):

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from rollout.errors import ConfigError
 from rollout.spot import replay_actions, success
-from rollout.types import Check, ObservationKind, Predicate, Reference, Task
+from rollout.types import Check, Observation, ObservationKind, Predicate, Reference, Task
 from worldmodel.domains import DomainKit, RealWorlds, kit, names
+from worldmodel.environment import SimulatedEnvironment, SimulationSettings
 from worldmodel.prompt import compact
+from worldmodel.replay import ReplayWorldModel
 from worldmodel.tasks import Split
 
 DOMAINS = names()
@@ -166,3 +168,26 @@ def test_live_worlds_answer_whatever_is_said(name: str) -> None:
             await environment.close()
 
     assert all(asyncio.run(live(task)) is not None for task in tasks)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("name", DOMAINS)
+def test_what_only_checks_may_ask_is_refused_to_a_policy(name: str) -> None:
+    """A probe that the grammar marks reads hidden state: it is no action, in the real world and in a simulated one."""
+    found = here(name)
+    task = drawn(found, "train", 1, 0)[0]
+    action = found.domain.parse(task.checks[0].probes[0])
+    if not action.probe:
+        pytest.skip(f"{name}: probes are ordinary read-only actions")
+
+    async def asked() -> tuple[Observation, Observation]:
+        real = found.real()(task, 0)
+        await real.start()
+        nobody = ReplayWorldModel((), found.domain.spec)
+        simulated = SimulatedEnvironment(task, found.domain, nobody, SimulationSettings())
+        answers = await real.step(action), await simulated.step(action)
+        await real.close()
+        return answers
+
+    for seen in asyncio.run(asked()):
+        assert seen.kind is ObservationKind.INVALID_ACTION and seen.text == f"{action.name} is not an action"

@@ -358,3 +358,17 @@ def test_config_builds_specs_and_refuses_contradictions() -> None:
     for wrong in ({"kind": "server", "url": "x"}, {"url": "x"}, {"paht": "x"}, {"retries": -1}):
         with pytest.raises(ValidationError):
             WorldModelConfig(**wrong)
+
+
+async def test_an_answer_is_there_for_the_probes_and_done_alone_is_not() -> None:
+    """A final action with arguments stands in the history that probes are asked under, also after a restore."""
+    told = Action("answer 7", "answer", {"text": "7"}, final=True)
+    for action, expected in ((told, (Exchange("answer 7", ""),)), (Action("done", "done", final=True), ())):
+        model = StoreModel()
+        environment = make(model)
+        seen = await environment.step(action)
+        assert seen.done and not seen.text
+        await environment.verify((Check("c", ("get a",), Predicate("equals", "1")),))
+        assert {request.history for request in model.requests} == {expected}
+        again = make(StoreModel())
+        assert await again.restore([turn(action, seen)]) and again._history == expected

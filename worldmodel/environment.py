@@ -31,7 +31,7 @@ from rollout.types import (
     Turn,
 )
 from worldmodel.domains import kit
-from worldmodel.types import Domain, Exchange, Prediction, PredictRequest, WorldModel, WorldSpec
+from worldmodel.types import Domain, Exchange, Prediction, PredictRequest, WorldModel, WorldSpec, refusal
 
 WorldModelSpec = Callable[[], WorldModel]
 
@@ -75,11 +75,12 @@ class SimulatedEnvironment:
         """The predicted observation. A fault of the world model is a ``world_error`` observation."""
         anchor, turn = self._anchor, self._turn
         self._turn += 1
-        if action.error is not None:
-            return Observation(action.error, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
-        if action.final:
-            return Observation("", done=True, anchor=anchor)
+        if (refused := refusal(action)) is not None:
+            return Observation(refused, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
         shown = self._domain.show(action)
+        if action.final:
+            self._finish(action)
+            return Observation("", done=True, anchor=anchor)
         try:
             seed = derive_seed(self._seed, "step", turn)
             prediction = await self._predict(shown, seed, self._settings.temperature)
@@ -103,12 +104,19 @@ class SimulatedEnvironment:
             return False
         self._history, self._turn, self._anchor = (), len(turns), spec_digest(self._spec)
         for turn in turns:
-            if turn.action.error is None and not turn.action.final:
+            if turn.action.final:
+                self._finish(turn.action)
+            elif refusal(turn.action) is None:
                 self._append(Exchange(self._domain.show(turn.action), turn.observation.text))
         return True
 
     async def close(self) -> None:
         """The world model is shared by the worker's episodes and stays open."""
+
+    def _finish(self, action: Action) -> None:
+        """A final action that says something, such as an answer, is there for the probes to ask about."""
+        if action.arguments:
+            self._append(Exchange(self._domain.show(action), ""))
 
     def _append(self, exchange: Exchange) -> None:
         self._history = (*self._history, exchange)

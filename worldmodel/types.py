@@ -84,6 +84,11 @@ class Dialect(Protocol):
         ...
 
 
+def refusal(action: Action) -> str | None:
+    """Why a policy's ``action`` is not done: what the grammar says, or that only checks ask it. None: it is done."""
+    return f"{action.name} is not an action" if action.probe and action.error is None else action.error
+
+
 class Domain(Protocol):
     """One folder under ``worldmodel/domains/``: the difference between domains is a grammar and a prompt."""
 

@@ -94,7 +94,7 @@ def parse(text: str) -> Action:
         if value is None:
             return Action(text, error=f"{key} must be {expected}")
         arguments[key] = value
-    return Action(text, name=name, arguments=arguments, final=name == FINAL)
+    return Action(text, name=name, arguments=arguments, final=name == FINAL, probe=name == PROBE)
 
 
 def _object(text: str) -> dict[str, Any] | str:

@@ -26,9 +26,10 @@ from worldmodel.domains.android import ANDROID, opening
 from worldmodel.domains.android.actions import PROBE
 from worldmodel.domains.android.adb import KEYS, Command, DeviceSettings, call, clearing, swipe, touch, typing
 from worldmodel.domains.android.dump import ANSWER, EMPTY
-from worldmodel.domains.android.real import ONLY_CHECKS, judge
+from worldmodel.domains.android.real import judge
 from worldmodel.domains.android.ui import quoted
 from worldmodel.domains.android.uiautomator import Hierarchy, Node, read, render
+from worldmodel.types import refusal
 
 TRIES = 3  # dumps of a screen that does not come to rest
 OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}
@@ -69,7 +70,7 @@ class DeviceEnvironment:
     async def step(self, action: Action) -> Observation:
         """The screen after the action has settled. What this device cannot be asked for is an invalid action."""
         anchor = self._anchor
-        if error := action.error or (ONLY_CHECKS if action.name == PROBE else self._impossible(action)):
+        if error := refusal(action) or self._impossible(action):
             return Observation(error, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
         if action.final:
             return Observation("", done=True, anchor=anchor)

@@ -17,8 +17,7 @@ from worldmodel.domains.android import ANDROID
 from worldmodel.domains.android.actions import PROBE
 from worldmodel.domains.android.dump import dump
 from worldmodel.domains.android.engine import act, boot, digest, render
-
-ONLY_CHECKS = "dump is not an action on this device"
+from worldmodel.types import refusal
 
 
 class AndroidEnvironment:
@@ -41,8 +40,8 @@ class AndroidEnvironment:
     async def step(self, action: Action) -> Observation:
         """The complete next screen. A probe is refused: reading state is for checks, not for the policy."""
         anchor = digest(self._device)
-        if action.error is not None or action.name == PROBE:
-            return Observation(action.error or ONLY_CHECKS, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
+        if (refused := refusal(action)) is not None:
+            return Observation(refused, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
         if action.final:
             return Observation("", done=True, anchor=anchor)
         act(self._device, action.name, action.arguments)

@@ -43,7 +43,7 @@ def parse(text: str) -> Action:
         name, arguments = _call(text)
     except Refused as error:
         return Action(text, error=str(error))
-    return Action(text, name=name, arguments=arguments, final=name == FINAL)
+    return Action(text, name=name, arguments=arguments, final=name == FINAL, probe=name == PROBE)
 
 
 def _call(text: str) -> tuple[str, dict[str, Any]]:

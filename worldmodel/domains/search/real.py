@@ -22,6 +22,7 @@ from worldmodel.domains.search.corpus import Corpus
 from worldmodel.domains.search.grammar import FINAL, MAX_QUERIES, PROBE
 from worldmodel.domains.search.pages import RESULTS, listing
 from worldmodel.domains.search.scores import answered
+from worldmodel.types import refusal
 
 MAX_STORED = 100  # entries of a memory
 
@@ -61,8 +62,8 @@ class SearchEnvironment:
 
     async def step(self, action: Action) -> Observation:
         anchor = self._state.digest
-        if action.error is not None:
-            return Observation(action.error, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
+        if (refused := refusal(action)) is not None:
+            return Observation(refused, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
         text, self._state = act(await self._load(), self._state, action)
         return Observation(text, done=action.final, anchor=anchor)
 
@@ -77,7 +78,7 @@ class SearchEnvironment:
             return False
         loaded, state = await self._load(), State()
         for turn in turns:
-            if turn.action.error is None and turn.action.name in ("dict_memory", FINAL):
+            if refusal(turn.action) is None and turn.action.name in ("dict_memory", FINAL):
                 _, state = act(loaded, state, turn.action)
         self._state = state
         return True
