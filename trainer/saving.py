@@ -18,6 +18,7 @@ from rollout.protocols import BatchSource
 from rollout.types import Version
 from trainer.attempts import Start
 from trainer.checkpoint import Layout, read_rollout_state, rotate, seal
+from trainer.extension_lock import drop_stale_locks
 
 
 def world() -> tuple[int, int]:
@@ -40,6 +41,7 @@ def join_deepspeed() -> None:
     model for a world of one: accelerate skips this step where torch.distributed is initialised already."""
     import deepspeed
 
+    drop_stale_locks()  # it may build its helper now
     deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
 
 
