@@ -32,7 +32,7 @@ from rollout.types import (
     Usage,
     World,
 )
-from worldmodel.domains.android import ANDROID, DONE, static_parts
+from worldmodel.domains.android import ANDROID, DONE
 from worldmodel.domains.android.actions import PROBE, TYPES, parse, written
 from worldmodel.domains.android.dump import dump, transcript
 from worldmodel.domains.android.engine import act, boot, digest, elements, render
@@ -42,6 +42,7 @@ from worldmodel.domains.android.real import AndroidEnvironment, AndroidFactory
 from worldmodel.domains.android.tasks import MAX_TURNS, generate, make
 from worldmodel.domains.android.ui import HEIGHT, WIDTH, Device
 from worldmodel.environment import SimulatedEnvironment, SimulationSettings
+from worldmodel.prompt import static_parts
 from worldmodel.types import Prediction, PredictRequest
 
 MAX_LINES = 25
@@ -552,7 +553,7 @@ def test_the_simulator_reads_the_state_as_it_is_printed() -> None:
         assert dump(STATE, table) in spec.initial_state
     for name in ("Ada A", "07:30", "Docs"):
         assert f'"{name}"' in spec.initial_state
-    parts = static_parts()
+    parts = static_parts("worldmodel.domains.android")
     assert set(parts) == {"task_description", "action_space", "demonstrations", "simulation_instruction"}
     assert all(name in parts["action_space"] for name in TYPES if name != "status")
     assert TASK.instruction not in str(spec)
@@ -561,7 +562,7 @@ def test_the_simulator_reads_the_state_as_it_is_printed() -> None:
 def test_the_demonstrations_are_what_the_device_prints() -> None:
     device = boot({"alarms": [{"hour": 6, "minute": 15, "label": "Ferry", "on": True}]})
     printed = []
-    for line in static_parts()["demonstrations"].splitlines():
+    for line in static_parts("worldmodel.domains.android")["demonstrations"].splitlines():
         if line.startswith("> "):
             action = parse(line[2:])
             assert not action.error and ANDROID.show(action) == line[2:]
@@ -569,7 +570,7 @@ def test_the_demonstrations_are_what_the_device_prints() -> None:
                 printed += [line, dump(device.data, str(action.arguments["what"]))]
             else:
                 printed += [line, do(device, action.name, **action.arguments)]
-    assert "\n".join(printed) == static_parts()["demonstrations"]
+    assert "\n".join(printed) == static_parts("worldmodel.domains.android")["demonstrations"]
 
 
 def test_the_planner_scrolls_and_uncovers_and_says_what_it_does_not_find() -> None:

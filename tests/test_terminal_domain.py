@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.types import Action, Check, Predicate, Reference, Task, World
-from worldmodel.domains.terminal import TERMINAL, TERMINAL_KEYS, inspection, static_parts, transcript
-from worldmodel.prompt import compact
+from worldmodel.domains.terminal import TERMINAL, TERMINAL_KEYS, inspection, transcript
+from worldmodel.prompt import compact, static_parts
 from worldmodel.sandbox import Machine
 
 STATE = {
@@ -97,7 +97,7 @@ def test_the_simulator_reads_the_state_and_nothing_of_the_task() -> None:
 
 
 def test_static_text_is_brief_and_all_five_parts_exist() -> None:
-    parts = static_parts()
+    parts = static_parts("worldmodel.domains.terminal")
     assert set(parts) == {"task_description", "action_space", "demonstrations", "simulation_instruction"}
     assert sum(len(part.split()) for part in parts.values()) <= 40
     assert TERMINAL.spec(World()).initial_state == "$ ls\n"

@@ -26,7 +26,7 @@ def drop_stale_locks(root: Path | None = None, age: float = STALE_SECONDS) -> li
         root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     if not root.is_dir():
         return []
-    dropped = []
+    dropped: list[Path] = []
     with (root / ".agentworld-locks").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)  # ranks look one after the other
         for lock in root.glob("**/lock"):

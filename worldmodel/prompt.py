@@ -1,6 +1,7 @@
 """The five-part system prompt of a simulator, in a compact and in a headed form.
 
-Owns: turning a ``WorldSpec`` into one text. Refuses: chat roles, wire formats, anything a reward knows.
+Owns: turning a ``WorldSpec`` into one text, and reading a domain's constant parts from its ``simulator.txt``.
+Refuses: chat roles, wire formats, anything a reward knows.
 
 The five parts and their order (task description, action space, initial state, demonstrations, simulation
 instruction) follow arXiv 2606.24597, Fig. 3. ``spec.secret`` belongs to the simulation instruction: it is what
@@ -8,6 +9,10 @@ only the simulator may know.
 """
 
 from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
 
 from worldmodel.types import WorldSpec
 
@@ -38,3 +43,11 @@ def headed(spec: WorldSpec, output_clause: str = "") -> str:
     if output_clause:
         sections.append(f"## Output format\n{output_clause}")
     return "\n\n".join(sections)
+
+
+@cache
+def static_parts(package: str) -> dict[str, str]:
+    """The constant parts of a domain's prompt, by the names in brackets in the ``simulator.txt`` of its ``package``."""
+    text = resources.files(package).joinpath("simulator.txt").read_text(encoding="utf-8")
+    pieces = re.split(r"^\[(\w+)\]\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.rstrip("\n") for name, body in zip(pieces[::2], pieces[1::2], strict=True)}

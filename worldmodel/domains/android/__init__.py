@@ -6,15 +6,13 @@ user interface written for this project. Refuses: carrying actions out (``engine
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 
 from rollout.types import Action, Message, Prompt, Task, World
 from worldmodel.domains.android import actions
 from worldmodel.domains.android.dump import transcript
 from worldmodel.domains.android.engine import boot, render
+from worldmodel.prompt import static_parts
 from worldmodel.types import WorldSpec
 
 DONE = actions.written(actions.FINAL, goal_status="complete")
@@ -42,7 +40,7 @@ class AndroidDomain:
         return opening(task, render(boot(task.world.state)))
 
     def spec(self, world: World) -> WorldSpec:
-        parts = static_parts()
+        parts = static_parts(__name__)
         return WorldSpec(
             domain=self.name,
             task_description=parts["task_description"],
@@ -60,14 +58,6 @@ class AndroidDomain:
 def opening(task: Task, screen: str) -> Prompt:
     """The instruction and the first screen: an observation follows actions only."""
     return Prompt((Message("system", SYSTEM), Message("user", f"{task.instruction}\n\n{screen}")))
-
-
-@cache
-def static_parts() -> dict[str, str]:
-    """The constant parts of the simulator's prompt, by name."""
-    text = resources.files(__name__).joinpath("simulator.txt").read_text(encoding="utf-8")
-    pieces = re.split(r"^\[(\w+)\]\n", text, flags=re.MULTILINE)[1:]
-    return {name: body.rstrip("\n") for name, body in zip(pieces[::2], pieces[1::2], strict=True)}
 
 
 ANDROID = AndroidDomain()

@@ -6,16 +6,14 @@ Refuses: the grammar (``grammar``), pages and their index (``pages``, ``corpus``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from rollout.types import Action, Message, Prompt, Task, World
 from worldmodel.domains.search import grammar
 from worldmodel.domains.search.pages import Page, listing
+from worldmodel.prompt import static_parts
 from worldmodel.types import WorldSpec
 
 SYSTEM = """\
@@ -41,7 +39,7 @@ class SearchDomain:
         return Prompt((Message("system", SYSTEM), Message("user", task.instruction)))
 
     def spec(self, world: World) -> WorldSpec:
-        parts = static_parts()
+        parts = static_parts(__name__)
         return WorldSpec(
             domain=self.name,
             task_description=parts["task_description"],
@@ -54,14 +52,6 @@ class SearchDomain:
 
     def show(self, action: Action) -> str:
         return action.text.strip() if action.error else grammar.call(action.name, **action.arguments)
-
-
-@cache
-def static_parts() -> dict[str, str]:
-    """The constant parts of the simulator's prompt, by name."""
-    text = resources.files(__name__).joinpath("simulator.txt").read_text(encoding="utf-8")
-    pieces = re.split(r"^\[(\w+)\]\n", text, flags=re.MULTILINE)[1:]
-    return {name: body.rstrip("\n") for name, body in zip(pieces[::2], pieces[1::2], strict=True)}
 
 
 def transcript(state: Mapping[str, Any]) -> str:

@@ -7,15 +7,13 @@ Refuses: running anything (``real``), tasks (``tasks``).
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any, Literal
 
 from rollout.types import Action, Message, Prompt, Task, World
+from worldmodel.prompt import static_parts
 from worldmodel.types import WorldSpec
 
 Form = Literal["plain", "keys"]
@@ -46,7 +44,7 @@ class TerminalDomain:
         return Prompt((Message("system", SYSTEM[self.form]), Message("user", task.instruction)))
 
     def spec(self, world: World) -> WorldSpec:
-        parts = static_parts()
+        parts = static_parts(__name__)
         return WorldSpec(
             domain=self.name,
             task_description=parts["task_description"],
@@ -59,14 +57,6 @@ class TerminalDomain:
 
     def show(self, action: Action) -> str:
         return str(action.arguments.get("command", action.text.strip()))
-
-
-@cache
-def static_parts() -> dict[str, str]:
-    """The constant parts of the simulator's prompt, by name."""
-    text = resources.files(__name__).joinpath("simulator.txt").read_text(encoding="utf-8")
-    pieces = re.split(r"^\[(\w+)\]\n", text, flags=re.MULTILINE)[1:]
-    return {name: body.rstrip("\n") for name, body in zip(pieces[::2], pieces[1::2], strict=True)}
 
 
 def inspection(state: Mapping[str, Any]) -> list[str]:

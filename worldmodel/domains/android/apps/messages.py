@@ -6,7 +6,7 @@ Refuses: delivery; a message that was sent is a line in its thread.
 
 from __future__ import annotations
 
-from worldmodel.domains.android.apps import contacts
+from worldmodel.domains.android.apps.contacts import by_name
 from worldmodel.domains.android.ui import (
     Device,
     Dialog,
@@ -61,7 +61,7 @@ def _answered(granted: str) -> Effect:
 
 
 def _pick(device: Device, page: Page) -> View:
-    rows = tuple(Element("TextView", c["name"], tap=_start(c["name"])) for c in contacts.by_name(device))
+    rows = tuple(Element("TextView", c["name"], tap=_start(c["name"])) for c in by_name(device))
     return View("Choose contact", bar=(up_button(),), rows=rows or (Element("TextView", "No contacts"),))
 
 
