@@ -200,6 +200,7 @@ class Run:
         from launch.evaluating import best_model, results
         from launch.progress import watching
         from launch.train import run
+        from launch.worlds import REAL
         from trainer.attempts import AUTO, NEVER
         from trainer.checkpoint import latest
 
@@ -230,7 +231,7 @@ class Run:
             steps = int(config.trainer.trl["max_steps"])
             kept = latest(config.run_dir) is not None  # without: lost before its first checkpoint, from the beginning
             with watching(config.run_dir, steps, self.say):
-                final = Path(run(config, self.say, AUTO if kept else NEVER)["final"])
+                final = Path(run(config, self.say, AUTO if kept else NEVER, eval_worlds=(REAL,))["final"])
             step, best = best_model(Path(config.run_dir), warm, final, steps)
             return {"policy": str(best), "step": step, "validation": results(Path(config.run_dir) / "eval")}
 

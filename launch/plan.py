@@ -25,7 +25,7 @@ class Plan:
     validation_tasks: int = 120
     heldout_tasks: int = 240
     family_tasks: int = 60
-    rl_batches: int = 26
+    rl_batches: int = 24
     rl_groups: int = 16
 
 

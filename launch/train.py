@@ -5,7 +5,7 @@ Owns: which parts meet, and in which order. Refuses: the parts themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,19 +38,26 @@ _DECIDES = (
 
 
 def run(
-    config: ExperimentConfig, say: Callable[[str], None] = print, resume: str = AUTO, until: int | None = None
+    config: ExperimentConfig,
+    say: Callable[[str], None] = print,
+    resume: str = AUTO,
+    until: int | None = None,
+    eval_worlds: Sequence[str] | None = None,
 ) -> Result:
     """Train in ``config.run_dir``, or go on where an earlier call stopped; ``resume`` as in ``trainer.attempts``.
     Nothing is written before every part was seen to be there. ``until``: end, with a checkpoint, after this optimiser
-    step (the end of a generation batch); a later call goes on. Raises AgentworldError, one line: also where the run
-    would silently start from the beginning."""
+    step (the end of a generation batch); a later call goes on. ``eval_worlds``: where evaluations take place; without,
+    in every world of the run. Raises AgentworldError, one line: also where the run would silently start from the
+    beginning."""
     check_parts(config)
     check_same_experiment(config)
     if resume == AUTO:
         check_restart(config.run_dir)
     save_resolved(config, config.run_dir)
     settings = ClusterSettings(config.processes, config.deepspeed, stuck_seconds=config.trainer.take_deadline + 900.0)
-    return supervise(partial(train, until=until), config, config.run_dir, settings, say=say, resume=resume)
+    return supervise(
+        partial(train, until=until, eval_worlds=eval_worlds), config, config.run_dir, settings, say=say, resume=resume
+    )
 
 
 def check_parts(config: ExperimentConfig) -> None:
@@ -64,7 +71,9 @@ def check_parts(config: ExperimentConfig) -> None:
         check_sandbox()
 
 
-def train(ranks: Ranks, config: ExperimentConfig, until: int | None = None) -> Result:
+def train(
+    ranks: Ranks, config: ExperimentConfig, until: int | None = None, eval_worlds: Sequence[str] | None = None
+) -> Result:
     """What every rank does. Rank 0 owns the rollouts: the others meet them through its broadcasts."""
     from rollout.chat import load_chat
     from trainer.metrics import EvaluationCallback
@@ -74,7 +83,7 @@ def train(ranks: Ranks, config: ExperimentConfig, until: int | None = None) -> R
     with wandb_run(ranks.run_dir), rollouts(config, ranks) as source:
         sink = source
         if source is not None and config.eval_every:
-            sink = evaluated(source, config, ranks, background=until is None)
+            sink = evaluated(source, config, ranks, until is None, eval_worlds)
         batches = PermutedRewards(source, config.seed) if source and config.control == "permuted_rewards" else source
         attempt, checkpoint = ranks.start.attempt, ranks.start.checkpoint
 
@@ -146,9 +155,11 @@ def rollouts(config: ExperimentConfig, ranks: Ranks) -> Iterator[Any]:
             store.close()
 
 
-def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks, background: bool) -> EvaluatingSink:
+def evaluated(
+    source: Any, config: ExperimentConfig, ranks: Ranks, background: bool, worlds: Sequence[str] | None = None
+) -> EvaluatingSink:
     """``source`` as a weight sink that has every ``eval_every``-th version evaluated, while training goes on or before
-    it does: in the real world, and where training is simulated, on the same tasks there."""
+    it does: in ``worlds``, else in the real world and, where training is simulated, on the same tasks there."""
     from worldmodel.domains.terminal.tasks import generate
 
     return EvaluatingSink(
@@ -157,7 +168,7 @@ def evaluated(source: Any, config: ExperimentConfig, ranks: Ranks, background: b
         config.rollout.capped(generate("heldout", config.tasks.heldout, config.seed)),
         config.eval_every,
         ranks.run_dir / "eval",
-        worlds=(REAL, SIM) if config.world == "simulated" else (REAL,),
+        worlds=worlds or ((REAL, SIM) if config.world == "simulated" else (REAL,)),
         resumed_at=ranks.start.step,
         background=background,
     )

@@ -38,7 +38,7 @@ class WarmRecipe:
 
     demonstrations: int = 1200
     gold: float = 0.4
-    epochs: float = 6.0
+    epochs: float = 5.5
     layers: str = "caca"
     learning_rate: float = 1.2e-3
     tokens_per_batch: int = 1536
