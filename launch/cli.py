@@ -121,6 +121,19 @@ def tasks(
 
 
 @app.command()
+def setup(domain: Annotated[str, typer.Argument(help="A domain, e.g. web.")]) -> None:
+    """Get what one domain's real environment needs: system packages, servers, corpora. Runs again at no cost."""
+    from worldmodel.domains import kit
+
+    found = kit(domain)
+    if found.setup is not None and found.missing():
+        found.setup(say)
+    if lacking := found.missing():
+        raise UserError(f"{domain}: missing {lacking}")
+    say(f"{domain}: ready")
+
+
+@app.command()
 def fidelity(
     world_model: Annotated[str, typer.Option(help="Model folder, or URL of an OpenAI-compatible server.")],
     episodes: Annotated[Path, typer.Option(help="Folder written by `agentworld collect`.")],

@@ -27,7 +27,8 @@ class DomainKit:
 
     ``empty``: what a policy that does nothing says. ``real``: the factory of its real environment.
     ``generate(split, count, seed)``: own tasks; equal arguments give equal tasks. ``missing``: '', or one line that
-    says what the real environment lacks on this machine and how to get it.
+    says what the real environment lacks on this machine and how to get it. ``setup``: gets what only this domain needs
+    (system packages, servers, corpora), or None where its extra is all; raises ConfigError.
     """
 
     domain: Domain
@@ -35,6 +36,7 @@ class DomainKit:
     real: Callable[[], EnvFactory]
     generate: Callable[[Split, int, int], list[Task]]
     missing: Callable[[], str]
+    setup: Callable[[Callable[[str], None]], None] | None = None
 
 
 def names() -> tuple[str, ...]:

@@ -10,6 +10,9 @@ Synchronous use, from any thread (one thread per machine at a time)::
         screen.end                                       # ok | timeout | flood | exit
         (reply,) = machine.probe(["cat b.txt"])          # kills the episode's processes first
 
+``Machine(..., shows={"tools": folder})`` lets boxes read a folder of the host as /opt/tools; ``machine.serve(argv)``
+keeps a program running in a box on the same files and talks to it in lines (``Service``).
+
 Home is /home/user and the working directory; the locale is C.UTF-8, the time zone UTC, ``date`` prints 2025-01-01
 12:00:00 and ``ls -l`` one date for every file (the kernel's clock itself runs). Output and errors are one stream, as
 on an 80x40 screen. After ``probe`` further ``run`` calls start a fresh shell on the same files. ``SandboxError`` (a
@@ -23,5 +26,6 @@ from worldmodel.sandbox.limits import Limits, SandboxError
 from worldmodel.sandbox.link import stop_keeper
 from worldmodel.sandbox.machine import Machine
 from worldmodel.sandbox.screen import Screen
+from worldmodel.sandbox.service import Service
 
-__all__ = ["Limits", "Machine", "SandboxError", "Screen", "stop_keeper"]
+__all__ = ["Limits", "Machine", "SandboxError", "Screen", "Service", "stop_keeper"]

@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -25,8 +25,9 @@ MARKER_FD = 199
 _MASKED = ("keys", "cmdline", "kallsyms", "kcore", "timer_list", "sched_debug", "config.gz", "version", "modules")
 
 
-def bubblewrap_arguments(workspace: str, base: str, writable: bool) -> list[str]:
-    """Everything unshared, an allow-list of host paths, nothing writable but the workspace's two folders.
+def bubblewrap_arguments(workspace: str, base: str, writable: bool, shows: Mapping[str, str]) -> list[str]:
+    """Everything unshared, an allow-list of host paths, nothing writable but the workspace's two folders. ``shows``:
+    name below /opt -> folder, read-only.
 
     The program enters home itself: an episode may have made home impossible to enter, which is no fault of the box.
     """
@@ -42,6 +43,8 @@ def bubblewrap_arguments(workspace: str, base: str, writable: bool) -> list[str]
         elif os.path.isdir(f"/{name}"):
             words += ["--ro-bind", f"/{name}", f"/{name}"]
     words += ["--perms", "0755", "--dir", "/home"]
+    for name, folder in shows.items():
+        words += ["--ro-bind", folder, f"/opt/{name}"]
     words += ["--ro-bind", f"{base}/etc", "/etc", "--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc"]
     for name in _MASKED:
         if os.path.exists(f"/proc/{name}"):
@@ -67,7 +70,7 @@ def spawn_request(
         "op": "spawn",
         "workspace": workspace["workspace"],
         "bubblewrap": link.bubblewrap,
-        "bwrap": bubblewrap_arguments(workspace["path"], workspace["base"], writable),
+        "bwrap": bubblewrap_arguments(workspace["path"], workspace["base"], writable, workspace.get("shows", {})),
         "argv": list(argv),
         "seccomp": _filter(),
         "memory": limits.memory,
@@ -119,8 +122,11 @@ class Box:
         os.set_blocking(self.marker, False)
 
     def adopt(self) -> None:
-        """Once the program runs: hold its first process too, whose death is the death of all others."""
-        info = json.loads(os.read(self._info, 4096))
+        """Once the program runs: hold its first process too, whose death is the death of all others. Raises
+        SandboxError where it does not run."""
+        info = json.loads(os.read(self._info, 4096) or b"{}")
+        if "child-pid" not in info:
+            raise SandboxError("sandbox: bubblewrap ended before its program began")
         self.pidfds.insert(0, os.pidfd_open(info["child-pid"]))
 
     def interrupt(self) -> None:

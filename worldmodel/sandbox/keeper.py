@@ -10,7 +10,7 @@ directory and no process; empty cgroups of dead keepers are removed by the next 
 
 Arguments: the worker's pid, the number of the stream socket it inherited. Requests there: ``workspace`` (files,
 dirs, modes, bytes, inodes), ``spawn`` (workspace, argv, bwrap, rlimits, memory, seccomp; descriptors in, out, marker,
-info; answered with a pidfd), ``drop`` (workspace).
+info; answered with a pidfd), ``drop`` (workspace), ``show`` (source: a folder of the host, for boxes to read).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from worldmodel.sandbox.cgroups import Cgroups
 from worldmodel.sandbox.skeleton import EPOCH, build
 from worldmodel.sandbox.wire import receive, send
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 2, 4, 0x4000, 0x40000, 2
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 2, 4, 0x1000, 0x4000, 0x40000, 2
 CLONE_NEWNS, CLONE_NEWUSER, PR_SET_PDEATHSIG = 0x20000, 0x10000000, 1
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 STATUS_FD = 220
@@ -88,6 +88,7 @@ class Keeper:
         build(self.base)
         self.cgroups = Cgroups()
         self.slots: dict[int, int] = {}  # slot -> uid
+        self.shown: dict[str, str] = {}  # source -> where boxes find it
         # orphans of boxes come to this process and are reaped: zombies count against a box's process limit
         call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -116,6 +117,21 @@ class Keeper:
             os.rmdir(path)
         self.slots.pop(slot, None)
         return {}
+
+    def show(self, request: dict) -> dict:
+        """Bind a folder to where the boxes' users can reach it: their way to the source may be barred."""
+        source = os.path.realpath(str(request["source"]))
+        if source not in self.shown:
+            target = f"{self.base}/shown-{len(self.shown)}"
+            os.mkdir(target, 0o755)
+            try:
+                flags = ctypes.c_ulong(MS_BIND | MS_REC)
+                call("mount", source.encode(), target.encode(), None, flags, None)
+            except BaseException:
+                os.rmdir(target)
+                raise
+            self.shown[source] = target
+        return {"path": self.shown[source]}
 
     def spawn(self, request: dict, descriptors: list[int]) -> tuple[dict, int]:
         slot = int(request["workspace"])
@@ -241,7 +257,7 @@ def serve(link: socket.socket, keeper: Keeper) -> bool:
         if request["op"] == "spawn":
             body, pidfd = keeper.spawn(request, descriptors)
         else:
-            body = {"workspace": keeper.workspace, "drop": keeper.drop}[request["op"]](request)
+            body = {"workspace": keeper.workspace, "drop": keeper.drop, "show": keeper.show}[request["op"]](request)
     except (OSError, KeyError, ValueError) as error:
         body = {"error": str(error) or type(error).__name__}
     try:

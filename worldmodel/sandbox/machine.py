@@ -7,13 +7,16 @@ Refuses: reading the workspace (only processes inside a box do).
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from worldmodel.sandbox.limits import Limits, SandboxError
 from worldmodel.sandbox.link import keeper
 from worldmodel.sandbox.screen import Screen
+from worldmodel.sandbox.service import Service
 from worldmodel.sandbox.shell import Shell
 from worldmodel.sandbox.terminal import Terminal
 
@@ -36,14 +39,35 @@ def check_state(state: Mapping[str, Any]) -> None:
             raise SandboxError(f"sandbox: mode {mode!r} of {path!r} must be octal, like '755'")
 
 
+def check_shows(shows: Mapping[str, Path]) -> None:
+    """Raises SandboxError, naming the entry, unless each is a plain name and an absolute folder that is there."""
+    for name, folder in shows.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+            raise SandboxError(f"sandbox: name {name!r} of a shown folder must be lower-case letters, digits, - or _")
+        if not folder.is_absolute() or not folder.is_dir():
+            raise SandboxError(f"sandbox: shown folder {folder} must be an absolute path of a folder that is there")
+
+
 class Machine:
     """One episode's machine. ``run`` may be called until ``close``; a shell that was killed or that exited is
     replaced by a fresh one in the same workspace at the next command. Use from one thread at a time."""
 
-    def __init__(self, state: Mapping[str, Any], limits: Limits | None = None, *, keys: bool = False) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, Any],
+        limits: Limits | None = None,
+        *,
+        keys: bool = False,
+        shows: Mapping[str, Path] | None = None,
+        shell: bool = True,
+    ) -> None:
         """``state``: {"files": {path: text}, "dirs": [path], "modes": {path: octal}}, relative to home, which is
-        also the working directory. ``keys``: the episode is driven by ``press`` instead of ``run``."""
+        also the working directory. ``keys``: the episode is driven by ``press`` instead of ``run``. ``shows``: folders
+        of this machine that boxes read as /opt/NAME. ``shell`` False: none is started before it is needed."""
         check_state(state)
+        check_shows(shows or {})
+        self._shows, self._eager = dict(shows or {}), shell
+        self._services: list[Service] = []
         self._keys = keys
         self.limits = limits or Limits()
         self._state = state
@@ -64,7 +88,12 @@ class Machine:
         }
         self._workspace, _ = self._link.ask(request)
         try:
-            self._box = self._terminal() if self._keys else self._shell(writable=True)
+            self._workspace["shows"] = {
+                name: self._link.ask({"op": "show", "source": str(folder)})[0]["path"]
+                for name, folder in self._shows.items()
+            }
+            if self._eager:
+                self._box = self._terminal() if self._keys else self._shell(writable=True)
         except BaseException:
             self.close()
             raise
@@ -94,6 +123,13 @@ class Machine:
         self._box = terminal
         return self._seen(terminal.press(keys))
 
+    def serve(self, argv: Sequence[str], limits: Limits | None = None, errors: str = "/dev/null") -> Service:
+        """A long-running program in a box of its own on the same files, spoken to in lines; it ends with the episode
+        (``freeze``, ``probe``, ``close``). Raises SandboxError where it cannot be started."""
+        service = Service(self._link, self._running(), limits or self.limits, argv, errors)
+        self._services.append(service)
+        return service
+
     def _seen(self, screen: Screen) -> Screen:
         """A box that ended because its keeper did, or was told to, is a fault, not something the action did."""
         if screen.end != "ok":
@@ -105,15 +141,17 @@ class Machine:
     def interrupt(self) -> None:
         """From any thread: kill what runs now and refuse further boxes, so that a blocked call returns soon."""
         self._interrupted = True
-        box = self._box
-        if box is not None:
-            box.interrupt()
+        for box in [self._box, *self._services]:
+            if box is not None:
+                box.interrupt()
 
     def freeze(self) -> None:
         """Kill every process of the episode; the workspace stays."""
         box, self._box = self._box, None
-        if box is not None:
-            box.kill()
+        services, self._services = self._services, []
+        for running in [box, *services]:
+            if running is not None:
+                running.kill()
 
     def probe(self, commands: Sequence[str]) -> tuple[Screen, ...]:
         """Freeze, then run each command in a fresh box of its own, one after another, on the read-only workspace.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -29,6 +28,7 @@ from worldmodel.domains.search import facts as tables
 from worldmodel.domains.search import pages as texts
 from worldmodel.domains.search.facts import Facts, fold
 from worldmodel.domains.search.pages import RESULTS, Page
+from worldmodel.installed import folder
 
 LAYOUT = 1  # of the folder and of the pages: a change of either makes another folder
 MANIFEST = "manifest.json"
@@ -64,8 +64,8 @@ def tokens(text: str) -> list[str]:
 
 
 def home() -> Path:
-    """Where this machine's corpora are: ``AGENTWORLD_CACHE``, or ``~/.cache/agentworld``."""
-    return Path(os.environ.get("AGENTWORLD_CACHE") or Path.home() / ".cache" / "agentworld").absolute() / "search"
+    """Where this machine's corpora are."""
+    return folder("search")
 
 
 def version() -> str:
