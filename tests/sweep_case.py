@@ -144,7 +144,7 @@ def train(config: ExperimentConfig, say: Callable[[str], None], until: int) -> R
 
 
 def _train(ranks: Ranks, config: ExperimentConfig, until: int) -> Result:
-    from launch.evaluate import EvaluatingSink
+    from launch.evaluating import EvaluatingSink
     from launch.train import decided, num_batches
     from rollout.local_pool import LocalPool
     from rollout.reward.checks import ChecksReward
@@ -171,17 +171,21 @@ def _train(ranks: Ranks, config: ExperimentConfig, until: int) -> Result:
     source = RolloutSource(
         pool, tasks[: config.tasks.train], config.rollout.scheduler(num_batches(config)), store, seed=config.seed
     )
+    evaluations = ranks.run_dir / "eval"
+    sink = EvaluatingSink(
+        source, pool, tasks, config.eval_every, evaluations, resumed_at=ranks.start.step, background=False
+    )
     final = policy_rl(
         config.policy,
         chat().tokenizer,
         ranks.run_dir,
         config.trainer,
         source,
-        EvaluatingSink(source, pool, tasks, config.eval_every, ranks.run_dir / "eval", "real"),
+        sink,
         attempt=ranks.start.attempt,
         resume_from=ranks.start.checkpoint.path if ranks.start.checkpoint else None,
         callbacks=[
-            CheckpointCallback(ranks.run_dir, ranks.start.attempt, ranks.layout, source, 2),
+            CheckpointCallback(ranks.run_dir, ranks.start.attempt, ranks.layout, source, 2, spared=sink.spared),
             StopAt(until),
         ],
         on_ready=lambda trainer: prepare_resume(trainer, ranks.start, source) and None,

@@ -23,7 +23,7 @@ from rollout.reward.checks import ChecksReward
 from rollout.samplers.scripted import ScriptedSamplerSpec
 from rollout.scheduler import SchedulerSettings
 from rollout.source import RolloutSource, TaskFeed
-from rollout.spot import SpotCheck, SpotSettings
+from rollout.spot import SpotCheck, SpotSettings, at_least
 from rollout.store import RolloutStore, fates, lineage, read_ledger, read_trajectories
 from rollout.types import Action, Batch, Failure, Observation, Session, Version
 from rollout.worker import PoolSpec
@@ -189,20 +189,31 @@ def test_a_real_world_that_cannot_start_does_not_pass_in_silence(tmp_path: Path)
 
 
 def test_the_spot_gate_needs_its_minimum_and_forgets():
-    check = SpotCheck(SpotSettings(limit=0.5, minimum=4, window=4))
-    for _ in range(3):
+    check = SpotCheck(SpotSettings(limit=0.5, minimum=6, window=6))
+    for _ in range(5):
         check.add(True, False)
     check.add(None, False)
     check.add(False, False)  # a simulated failure is no false positive
     assert check.over_limit() is None and check.false_positive == 1.0
     check.add(True, False)
-    assert "4 of the last 4" in check.over_limit()
+    assert "6 of the last 6" in check.over_limit()
     copy = SpotCheck(check.settings)
     copy.restore(json.loads(json.dumps(check.snapshot())))
     assert copy.over_limit() == check.over_limit()
     for _ in range(2):
         check.add(True, True)
     assert check.over_limit() is None
+
+
+def test_the_spot_gate_waits_for_more_than_chance():
+    """At the limit itself, 5 or more failures in 20 come up 37 times in 100; 8 or more, 3 times."""
+    for failures, stops in ((5, False), (7, False), (8, True)):
+        check = SpotCheck(SpotSettings())
+        for number in range(20):
+            check.add(True, number >= failures)
+        assert (check.over_limit() is not None) == stops, failures
+    assert at_least(5, 20, 0.2) == pytest.approx(0.3704, abs=1e-4)
+    assert at_least(8, 20, 0.2) == pytest.approx(0.0321, abs=1e-4)
 
 
 def test_a_resumed_run_tells_the_same_story(tmp_path: Path):
