@@ -77,14 +77,9 @@ def traces() -> Traces:
 def leaks(before: Traces, watch: Watch, temporary: Path, alone: bool, patience: float = 20.0) -> list[str]:
     """One line for each thing that is left ``patience`` seconds after every keeper was told to go."""
     until = time.monotonic() + patience
-    while (left := [p for p in watch.seen.values() if alive(p)]) and time.monotonic() < until:
+    while (found := running(watch)) and time.monotonic() < until:
         time.sleep(0.1)
-    found = [f"process {process.pid}" for process in left]
-    found += [f"zombie {process.pid}" for process in psutil.Process().children(recursive=True)]
-    for process in psutil.process_iter(["pid", "uids"]):
-        if process.info["uids"] and watch.ours(process.info["uids"].real):
-            found.append(f"process {process.pid} of a box's user")
-    mine = {os.getpid(), *(process.pid for process in left)}
+    mine = {os.getpid(), *(pid for pid, process in watch.seen.items() if alive(process))}
     for socket in psutil.net_connections("inet"):
         if socket.pid in mine and socket.status == psutil.CONN_LISTEN:
             found.append(f"port {socket.laddr.port}")
@@ -98,6 +93,15 @@ def leaks(before: Traces, watch: Watch, temporary: Path, alone: bool, patience: 
             found.append(f"cgroup {folder}")
     found += [f"temporary file {path.name}" for path in temporary.iterdir()]
     return found + [f"file {path}" for path in sorted(after.files - before.files) if alone or owned(path, watch)]
+
+
+def running(watch: Watch) -> list[str]:
+    """Processes that were seen and are still there, that belong to the user of a box, or that nobody waited for."""
+    found = [f"process {pid}" for pid, process in watch.seen.items() if alive(process)]
+    for process in psutil.process_iter(["pid", "uids"]):
+        if process.info["uids"] and watch.ours(process.info["uids"].real):
+            found.append(f"process {process.pid} of a box's user")
+    return found + [f"child {process.pid}" for process in psutil.Process().children(recursive=True)]
 
 
 def alive(process: psutil.Process) -> bool:
