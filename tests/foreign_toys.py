@@ -24,7 +24,7 @@ def shout(observation: str = "text") -> Any:
     from gymnasium.spaces import Discrete, Text
 
     class Shout(gymnasium.Env):  # type: ignore[misc]
-        observation_space: Any = Text(200) if observation == "text" else Discrete(3)
+        observation_space: Any = Text(200, charset=" .abcdefghijklmnopqrstuvwxyzTRW") if observation == "text" else Discrete(3)
         action_space: Any = Text(12)
         closed = 0
 

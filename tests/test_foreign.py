@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -200,32 +201,43 @@ def test_a_class_that_will_not_do_is_named_in_one_line(make: Callable[[], Any], 
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real OpenEnv server in a process of its own."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tuple[str, subprocess.Popen[bytes]]]]:
+    """A real OpenEnv server in a process of its own: its address and the process; another one if that was killed."""
     file = tmp_path_factory.mktemp("openenv") / "server.py"
     file.write_text(OPENENV)
+    running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def get() -> tuple[str, subprocess.Popen[bytes]]:
+        if not running or running[-1][1].poll() is not None:
+            running.append(serve(file))
+        return running[-1]
+
+    yield get
+    for _, process in running:
+        process.kill()
+        process.wait(10)
+
+
+def serve(file: Path) -> tuple[str, subprocess.Popen[bytes]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     paths = os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen([sys.executable, str(file), str(port)], env={**os.environ, "PYTHONPATH": paths})
-    try:
-        until = time.monotonic() + 90
-        while time.monotonic() < until and process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.kill()
-        process.wait(10)
+    until = time.monotonic() + 200
+    while time.monotonic() < until and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    return f"http://127.0.0.1:{port}", process
 
 
 @openenv
 @pytest.mark.slow
-async def test_an_openenv_environment_is_played_over_its_server(server: tuple[str, Any]) -> None:
-    url, _ = server
+@pytest.mark.timeout(400)
+async def test_an_openenv_environment_is_played_over_its_server(server: Callable[[], tuple[str, Any]]) -> None:
+    url, _ = server()
     factory = pickle.loads(pickle.dumps(OpenEnvFactory(url, says="message", shows="heard")))
     good = await episode(factory, task(seed=1), ["plum", "PLUM"])
     assert good.prompt.messages[-1].content.endswith("The word is plum.")
@@ -243,8 +255,9 @@ async def test_an_openenv_environment_is_played_over_its_server(server: tuple[st
 
 @openenv
 @pytest.mark.slow
-async def test_faults_of_an_openenv_server_have_no_reward(server: tuple[str, Any]) -> None:
-    url, process = server
+@pytest.mark.timeout(400)
+async def test_faults_of_an_openenv_server_have_no_reward(server: Callable[[], tuple[str, Any]]) -> None:
+    url, process = server()
     quick = OpenEnvFactory(url, says="message", shows="heard", terms=Terms(seconds=2.0, reward="last"))
     for action, message in (("crash", "no such fruit"), ("hang", "step")):
         lost = await episode(quick, task(), [action, "PEAR"])
@@ -294,6 +307,7 @@ def talk(words: ModuleType) -> Any:
 
 @verifiers
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_a_verifiers_environment_asks_for_turns_and_scores_them(words: ModuleType) -> None:
     tasks = verifiers_tasks(partial(talk, words), 9, max_turns=5)
     assert [t.id for t in tasks] == ["verifiers-0-pear", "verifiers-1-plum"]
@@ -311,6 +325,7 @@ async def test_a_verifiers_environment_asks_for_turns_and_scores_them(words: Mod
 
 @verifiers
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_a_plain_verifiers_taskset_takes_one_reply(words: ModuleType) -> None:
     factory = VerifiersFactory(partial(single, words))
     given = verifiers_tasks(partial(single, words), 1)[0]
@@ -321,6 +336,7 @@ async def test_a_plain_verifiers_taskset_takes_one_reply(words: ModuleType) -> N
 
 @verifiers
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 async def test_faults_and_mistakes_around_verifiers(words: ModuleType) -> None:
     factory = VerifiersFactory(partial(talk, words))
     given = verifiers_tasks(partial(talk, words), 1)[0]
@@ -331,6 +347,40 @@ async def test_faults_and_mistakes_around_verifiers(words: ModuleType) -> None:
         await episode(factory, task(idx=9), ["x"])
     with pytest.raises(TaskError, match="idx must be the number of a row"):
         await episode(factory, task(), ["x"])
+
+
+# ------------------------------------------------------------------------------------------------ the documentation
+
+
+def example(name: str, **given: Any) -> None:
+    """Run an example of docs/adapters.md as it stands there."""
+    text = (Path(__file__).parents[1] / "docs" / "adapters.md").read_text()
+    (code,) = re.findall(rf"<!-- run: {name} -->\n```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, f"docs/adapters.md: {name}", "exec"), {"__name__": "example", **given})
+
+
+@gymnasium
+def test_the_gymnasium_example_runs() -> None:
+    example("gymnasium")
+
+
+@openenv
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_openenv_example_runs(server: Callable[[], tuple[str, Any]]) -> None:
+    example("openenv", url=server()[0])
+
+
+@verifiers
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_verifiers_example_runs(words: ModuleType) -> None:
+    example("verifiers")
+
+
+@pytest.mark.parametrize("name", ["tool_class", "trl"])
+def test_examples_without_an_extra_run(name: str) -> None:
+    example(name)
 
 
 # ------------------------------------------------------------------------------------------------ what all share
