@@ -38,7 +38,7 @@ from worldmodel.sandbox import stop_keeper
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS, CLOSE_SECONDS = 180.0, 30.0  # for one episode, and to close it
-TASKS = 40  # of each domain, used again and again
+TASKS = 20  # of each domain, used again and again
 DEATHS = {"kill": 5, "stop": 3, "keeper": 2, "keeper-stop": 1}  # and how often; a stopped keeper costs 30 s
 JUNK = ("", "\0\x1b[2J", "'", "{", "[]", "null", "x" * 5000)
 

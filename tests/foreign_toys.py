@@ -24,7 +24,9 @@ def shout(observation: str = "text") -> Any:
     from gymnasium.spaces import Discrete, Text
 
     class Shout(gymnasium.Env):  # type: ignore[misc]
-        observation_space: Any = Text(200, charset=" .abcdefghijklmnopqrstuvwxyzTRW") if observation == "text" else Discrete(3)
+        observation_space: Any = (
+            Text(200, charset=" .abcdefghijklmnopqrstuvwxyzTRW") if observation == "text" else Discrete(3)
+        )
         action_space: Any = Text(12)
         closed = 0
 
@@ -90,6 +92,21 @@ class Dial:
 
     def get_reward(self) -> float:
         return float(self._place == self._target)
+
+    async def cling(self) -> str:
+        """Hold on, also to what is cancelled."""
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            try:
+                await asyncio.sleep(0.1)
+            except asyncio.CancelledError:
+                continue
+        return "let go"
+
+
+class BadReward(Dial):
+    def get_reward(self) -> Any:  # type: ignore[override]
+        return {0: None, 1: "much", 2: float("inf")}[self._place]
 
 
 class NoReward(Dial):

@@ -80,6 +80,8 @@ def test_before_its_first_task_nothing_happens_and_a_task_that_is_none_is_named(
     assert tool.act("list") == OVER and checks_pass([tool]) == [None]
     with pytest.raises(ConfigError, match=r"no task is called 't9'; use the rows of TrlWorlds.rows\(\)"):
         tool.reset(task="t9")
+    with pytest.raises(ConfigError, match="column task: no task is called ''"):
+        tool.reset(prompt=[])
     with pytest.raises(ConfigError, match="trl: tasks is empty"):
         TrlWorlds([])
 

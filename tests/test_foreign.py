@@ -28,7 +28,7 @@ from rollout.samplers.scripted import Replies, ScriptedSampler
 from rollout.spot import replay_actions, success
 from rollout.types import Check, CheckResult, Observation, ObservationKind, Predicate, Sampling, Stop, Task, Trajectory
 from tests.fakes import build_chat
-from tests.foreign_toys import OPENENV, VERIFIERS, Dial, NoDocstring, NoReward, NoTool, shout
+from tests.foreign_toys import OPENENV, VERIFIERS, BadReward, Dial, NoDocstring, NoReward, NoTool, shout
 from worldmodel.adapters.foreign import OVER, PROBE, REWARD, ForeignReward, Terms, foreign_task
 from worldmodel.adapters.gymnasium import GymnasiumFactory
 from worldmodel.adapters.openenv import OpenEnvFactory
@@ -169,7 +169,7 @@ def test_a_call_that_is_none_is_answered() -> None:
     texts = ["{", call("spin"), call("turn"), call("turn", steps=1, far=2), '{"name": "turn", "arguments": 3}']
     verdict, seen, _ = play(ToolClassFactory(Dial), task(), [*texts, call("turn", steps=99), call("turn", steps=3)])
     assert all(o.kind is ObservationKind.INVALID_ACTION and "\n" not in o.text for o in seen[:5])
-    assert seen[1].text == "name: use turn, wait" and "steps" in seen[2].text
+    assert seen[1].text == "name: use cling, turn, wait" and "steps" in seen[2].text
     assert seen[5].text == "{'error': 'ValueError: the dial is stuck'}" and verdict is True
 
 
@@ -185,6 +185,22 @@ def test_a_call_that_is_none_is_answered() -> None:
 async def test_a_fault_of_a_class_has_no_reward(state: dict[str, Any], action: str, message: str) -> None:
     kind = NoReward if "target" in state else Dial
     lost = await episode(ToolClassFactory(kind, QUICK), task(**state), [action, "Done."])
+    assert lost.stop is Stop.WORLD_ERROR and lost.score.reward is None and message in str(lost.error)
+
+
+async def test_a_call_that_cannot_be_cancelled_is_left_behind_at_its_deadline() -> None:
+    began = time.monotonic()
+    lost = await episode(ToolClassFactory(Dial, QUICK), task(), [call("cling"), "Done."])
+    assert lost.stop is Stop.WORLD_ERROR and "step did not end within 0.5 s" in str(lost.error)
+    assert time.monotonic() - began < 2.9
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [(0, "get_reward gave no reward"), (1, "reward raised ValueError"), (2, "the reward is inf")],
+)
+async def test_a_reward_of_a_class_that_is_no_number_is_no_verdict(place: int, message: str) -> None:
+    lost = await episode(ToolClassFactory(BadReward), task(), [call("turn", steps=place), "Done."])
     assert lost.stop is Stop.WORLD_ERROR and lost.score.reward is None and message in str(lost.error)
 
 

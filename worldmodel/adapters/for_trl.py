@@ -49,7 +49,7 @@ class WorldTool:
         self._episodes = self._turns = 0
         self._over, self._fault = True, ""
 
-    def reset(self, task: str, **row: Any) -> str:
+    def reset(self, task: str = "", **row: Any) -> str:
         """Start the task of this row; what is returned ends its prompt."""
         self._leave()
         self._task = self._worlds.task(task)

@@ -15,7 +15,7 @@ import json
 import math
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import import_module
@@ -76,7 +76,7 @@ class Seen:
 
 class Session(Protocol):
     """One episode of a foreign environment: what an adapter writes. Whatever it raises is a fault of the world,
-    except ``ConfigError``, which is the user's mistake."""
+    except ``ConfigError`` and ``TaskError``, which are the user's mistakes."""
 
     async def reset(self) -> Prompt: ...
 
@@ -155,25 +155,34 @@ class ForeignEnvironment:
             self._closed, self._fault = True, ""
             await self._call("close", self._session.close, min(self._terms.seconds, CLOSE_SECONDS))
 
-    async def _call(self, verb: str, work: Callable[[], Awaitable[T]], seconds: float = 0.0) -> T:
+    async def _call(self, verb: str, work: Callable[[], Coroutine[Any, Any, T]], seconds: float = 0.0) -> T:
         """``work`` within its deadline; what it raises becomes the fault of this episode, kept for later calls."""
         if self._fault:
             raise WorldFault(self._fault)
         seconds = seconds or self._terms.seconds
-        deadline = asyncio.timeout(seconds)
+        task = asyncio.ensure_future(work())
         try:
-            async with deadline:
-                return await work()
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                self._fault = f"{self.world_id}: {verb} did not end within {seconds:g} s"
+                raise WorldFault(self._fault)
+            return task.result()
         except AgentworldError as error:
             self._fault = str(error)
             raise
-        except TimeoutError as error:
-            why = f"did not end within {seconds:g} s" if deadline.expired() else f"raised {one_line(error)}"
-            self._fault = f"{self.world_id}: {verb} {why}"
-            raise WorldFault(self._fault) from error
         except Exception as error:
             self._fault = f"{self.world_id}: {verb} raised {one_line(error)}"
             raise WorldFault(self._fault) from error
+        finally:
+            if not task.done():  # it may ignore that: nobody waits for it any more
+                task.cancel()
+                task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    """Marks the exception of an abandoned call as seen."""
+    if not task.cancelled():
+        task.exception()
 
 
 def judge(check: Check, reply: str) -> CheckResult:

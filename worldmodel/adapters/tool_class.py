@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rollout.errors import AgentworldError, ConfigError
+from rollout.errors import AgentworldError, ConfigError, WorldFault
 from rollout.types import Action, Prompt, Task
 from worldmodel.adapters.foreign import ForeignEnvironment, OneThread, Seen, Terms, json_object, one_line, opening
 
@@ -68,8 +68,14 @@ class ToolClassSession:
             return Seen(str({"error": one_line(error)}))
 
     async def reward(self) -> float | None:
-        given = getattr(self._instance, "get_reward", None)
-        return None if given is None else await self._run(given, {})
+        """None of ``get_reward`` means, as in TRL, that there is no verdict."""
+        scores = getattr(self._instance, "get_reward", None)
+        if scores is None:
+            return None
+        value = await self._run(scores, {})
+        if value is None:
+            raise WorldFault("real:trl-class: get_reward gave no reward")
+        return float(value)
 
     async def _run(self, method: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         if inspect.iscoroutinefunction(method):
