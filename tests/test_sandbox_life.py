@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -117,6 +118,38 @@ def test_closing_leaves_nothing_after_many_episodes() -> None:
     assert eventually(lambda: descendants(boxkeeper) == [])
     assert len(os.listdir("/proc/self/fd")) == descriptors and len(os.listdir(theirs)) == count
     assert Path(f"/proc/{boxkeeper}/mountinfo").read_text() == mounts
+
+
+def test_a_box_that_is_killed_while_it_starts_leaves_no_half_of_it() -> None:
+    with Machine({}) as machine:
+        machine.run("true")
+    for _ in range(10):
+        with pytest.raises(SandboxError, match="no shell"):
+            Machine({}, Limits(start_deadline=0.0)).start()
+    assert eventually(lambda: descendants(keeper().pid) == [])
+
+
+@AS_ROOT
+def test_what_a_killed_keeper_was_just_starting_is_ended_by_the_next_one() -> None:
+    killed = []
+    for number in range(12):
+        machine, victim = Machine({}), keeper()
+        if not victim.facts["cgroup"]:
+            pytest.skip("no memory cgroup can be written here")
+        killed.append(victim.pid)
+        threading.Timer(0.0005 * number, os.kill, (victim.pid, signal.SIGKILL)).start()
+        with contextlib.suppress(SandboxError):
+            machine.start()
+        eventually(lambda victim=victim: not victim.alive)  # type: ignore[misc]
+        machine.close()
+
+    def left() -> list[int]:
+        users = {0x40000000 + pid % (1 << 22) * 250 for pid in killed}  # as keeper.first_uid has them, for slot 0
+        there = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+        return [int(path.name) for path in there if path.exists() and path.stat().st_uid in users]
+
+    assert keeper().pid not in killed
+    assert eventually(lambda: not any(running(pid) for pid in left()))
 
 
 def test_siblings_do_not_meet() -> None:

@@ -1,6 +1,7 @@
 """Memory cgroups for boxes, where they are writable.
 
-Owns: one cgroup per keeper, below the keeper's own, with one child per workspace; removing what killed keepers left.
+Owns: one cgroup per keeper, below the keeper's own, with one child per workspace; removing what killed keepers left,
+processes too.
 Refuses: being required: without them the bounds are the rlimits, and the kernel's killer takes boxes first.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import time
 
 
 class Cgroups:
@@ -34,6 +37,7 @@ class Cgroups:
         for name in os.listdir(parent):  # left by keepers that were killed
             prefix, _, pid = name.partition("-box-")
             if prefix == "agentworld" and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                self._end(f"{parent}/{name}")
                 self._remove(f"{parent}/{name}")
         root = f"{parent}/agentworld-box-{os.getpid()}"
         os.mkdir(root)
@@ -59,6 +63,18 @@ class Cgroups:
         return f"{path}/cgroup.procs"
 
     @staticmethod
+    def _end(path: str) -> None:
+        """Kill what a killed keeper left there: a box that was just starting may outlive it."""
+        until = time.monotonic() + 1.0
+        while left := _processes(path):
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > until:
+                return
+            time.sleep(0.002)
+
+    @staticmethod
     def _remove(path: str) -> None:
         with contextlib.suppress(OSError):
             for entry in os.scandir(path):
@@ -69,3 +85,12 @@ class Cgroups:
     def close(self) -> None:
         if self.root:
             self._remove(self.root)
+
+
+def _processes(path: str) -> list[int]:
+    """Pids in a cgroup and those below it, as this process sees them."""
+    found: list[int] = []
+    for folder, _, _ in os.walk(path):
+        with contextlib.suppress(OSError), open(f"{folder}/cgroup.procs") as stream:
+            found += [int(pid) for pid in stream.read().split() if pid != "0"]
+    return found

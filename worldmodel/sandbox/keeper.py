@@ -89,6 +89,7 @@ class Keeper:
         self.cgroups = Cgroups()
         self.slots: dict[int, int] = {}  # slot -> uid
         self.shown: dict[str, str] = {}  # source -> where boxes find it
+        self.boxes: set[int] = set()  # what was spawned and has not ended
         # orphans of boxes come to this process and are reaped: zombies count against a box's process limit
         call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -150,6 +151,7 @@ class Keeper:
                 os.write(STATUS_FD, (str(error) or type(error).__name__).encode()[:500])
             finally:
                 os._exit(126)
+        self.boxes.add(pid)
         pidfd = os.pidfd_open(pid)
         for fd in (filter_fd, arguments_fd, status_write):
             os.close(fd)
@@ -160,26 +162,36 @@ class Keeper:
             raise OSError(failure)
         return {"pid": pid, "cgroup": bool(procs)}, pidfd
 
-    @staticmethod
-    def reap() -> None:
+    def reap(self) -> None:
+        """Collect what ended, and end what lost its bubblewrap: while a box starts, its first process inside waits for
+        the one outside, for ever if that was killed."""
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                self.boxes.discard(pid)
+        for pid in children():
+            if pid not in self.boxes:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill every box and wait for the last process: a cgroup with processes cannot be removed."""
         until = time.monotonic() + 5.0
         while time.monotonic() < until:
-            with open(f"/proc/self/task/{os.getpid()}/children") as stream:
-                children = [int(pid) for pid in stream.read().split()]
-            if not children:
+            left = children()
+            if not left:
                 break
-            for pid in children:
+            for pid in left:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             self.reap()
             time.sleep(0.002)
         self.cgroups.close()
+
+
+def children() -> list[int]:
+    """Of this process, which has one thread."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as stream:
+        return [int(pid) for pid in stream.read().split()]
 
 
 def feed(content: bytes) -> int:
