@@ -5,6 +5,7 @@ Owns: the replays of gold, wrong and empty solutions and their pairing. Refuses:
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 
 from launch.pools import replay_pool
@@ -15,7 +16,7 @@ from rollout.seeds import derive_seed
 from rollout.spot import success
 from rollout.types import Task
 from worldmodel.config import WorldModelConfig
-from worldmodel.domains import kit
+from worldmodel.domains import behaviours, kit
 from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
 NEAR_MISSES = 2  # a task
@@ -55,15 +56,8 @@ def trying(pool: Pool, tasks: Sequence[Task], seed: int) -> list[Ending]:
 
 
 def slips(task: Task, seed: int) -> tuple[str, ...]:
-    """The gold solution with a slip in each command."""
-    import random
-
-    from rollout.seeds import derive_seed
-    from worldmodel.domains.terminal import FINAL
-    from worldmodel.domains.terminal.behaviours import known, slip
-
-    rng, names = random.Random(derive_seed(seed, "slip", task.id)), known(task)
-    return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
+    """A near miss of the gold solution, as its domain makes them."""
+    return behaviours(task.domain).slip(task, random.Random(derive_seed(seed, "slip", task.id)))
 
 
 def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[Ending], int]:
