@@ -17,6 +17,7 @@ from rollout.spot import success
 from rollout.types import Task
 from worldmodel.config import WorldModelConfig
 from worldmodel.domains import behaviours, kit
+from worldmodel.mixture import family
 from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
 NEAR_MISSES = 2  # a task
@@ -25,7 +26,9 @@ Solution = tuple[Task, Behaviour, tuple[str, ...]]
 
 def vet_tasks(config: WorldModelConfig, tasks: Sequence[Task], seed: int) -> Vetting:
     """Act out every known solution of ``tasks`` in reality and in the simulator behind ``config``, and decide."""
-    with replay_pool({REAL: real(), SIM: simulated(config)}, slots=config.concurrency) as pool:
+    with replay_pool(
+        {REAL: real({task.domain for task in tasks}), SIM: simulated(config)}, slots=config.concurrency
+    ) as pool:
         found, _ = endings(pool, list(solutions(tasks)), seed)
     return vet(found)
 
@@ -61,7 +64,9 @@ def slips(task: Task, seed: int) -> tuple[str, ...]:
 
 
 def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[Ending], int]:
-    """(paired verdicts, endings left out because the real world gave none)."""
+    """(paired verdicts, endings left out because the real world gave none). Families of several domains carry theirs in
+    their name."""
+    mixed = len({task.domain for task, _, _ in chosen}) > 1
     jobs = [
         (task, actions, world, derive_seed(seed, "vet", task.id, behaviour, *actions))
         for world in (REAL, SIM)
@@ -76,5 +81,5 @@ def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[End
             lost += 1
             continue
         claim = None if in_simulator.fault else success(in_simulator.results)
-        found.append(Ending(task.id, task.family, behaviour, truth, claim))
+        found.append(Ending(task.id, family(task) if mixed else task.family, behaviour, truth, claim))
     return found, lost

@@ -21,12 +21,12 @@ from rollout.types import Action, Check, Task, World
 from worldmodel.types import Domain, Episode, Span, refusal
 
 MIX = {"gold": 0.16, "noisy": 0.28, "wrong": 0.18, "explore": 0.3, "empty": 0.08}
-MISTAKES = 0.4  # of exploring actions; with those of noisy sessions about a quarter of all
+MISTAKES = 0.5  # of exploring actions; with those of noisy sessions about a quarter of all
 TRIES = 12  # draws of an action that the grammar takes
 FINAL_CLASS = "final"  # of a final action that says something: probes may ask about it, nobody predicts its reply
 _ERROR = re.compile(
     r"(?i)^\W*(?:[\w.]+ )?(?:\w*error|\w*exception|traceback|failed|failure|cannot|could not|unable|invalid|unknown|"
-    r"no such|not found|refused|denied|forbidden)\b(?![.\w])"
+    r"no such|not found|refused|denied|forbidden)(?=[:,!]?\s+\S|:)"
     r"|\"is_?error\"\s*:\s*true|: (?:no such file|not found|command not found|permission denied|cannot )"
 )
 

@@ -84,9 +84,7 @@ def determined(text: str, spans: Sequence[Span]) -> float:
     return left / whole if whole else float(not spans)
 
 
-def agrees(
-    text: str, spans: Sequence[Span], predicted: str, form: Callable[[str], str] = lambda text: text
-) -> bool:
+def agrees(text: str, spans: Sequence[Span], predicted: str, form: Callable[[str], str] = lambda text: text) -> bool:
     """Whether ``predicted`` is ``text`` but for anything at all in each of ``spans``, both in the same ``form``."""
     first, *rest = form(holed(text, spans)).split(HOLE)
     said = form(predicted)

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -32,13 +32,11 @@ from rollout.types import (
     Task,
     Trajectory,
 )
-from worldmodel.behaviours import FINAL_CLASS, Behaviours, Ledger, Session, verdict
+from worldmodel.behaviours import FINAL_CLASS, Behaviours, Session
 from worldmodel.domains import RealWorlds, behaviours, kit
 from worldmodel.spans import differing, to_meta
 from worldmodel.tasks import Split
 from worldmodel.types import Episode, Transition, refusal
-
-__all__ = ["Share", "as_episode", "collect_share", "play", "record", "record_share", "sessions", "verdict"]
 
 T = TypeVar("T")
 OTHERS = 16  # tasks that a session may borrow from
@@ -99,6 +97,29 @@ async def play(environment: Environment, steps: Sequence[str], checks: Sequence[
     finally:
         await _close(environment)
     return Played(prompt, tuple(turns), results)
+
+
+def play_all(wanted: Sequence[tuple[Task, Sequence[str]]], at_once: int) -> list[Played]:
+    """Act out each of ``wanted`` in the real environment of its task, without checks. Raises WorldFault where a world
+    fails ``TRIES`` times."""
+
+    async def run() -> list[Played]:
+        worlds, gate = RealWorlds(), asyncio.Semaphore(at_once)
+
+        async def one(task: Task, steps: Sequence[str]) -> Played:
+            async with gate:
+                for tries_left in reversed(range(TRIES)):
+                    environment = worlds(task, derive_seed("play", task.id))
+                    try:
+                        return await play(environment, steps, (), time.monotonic() + SESSION_SECONDS)
+                    except WorldFault:
+                        if not tries_left:
+                            raise
+            raise AssertionError("unreachable")
+
+        return list(await asyncio.gather(*(one(task, steps) for task, steps in wanted)))
+
+    return _wait(run())
 
 
 async def _close(environment: Environment) -> None:
@@ -210,9 +231,7 @@ def _retried(task: Task, session: Session, chosen: Behaviours, twice: bool) -> E
     return reason
 
 
-async def _record_all(
-    planned: Sequence[tuple[Task, Session]], chosen: Behaviours, twice: bool
-) -> list[Episode | str]:
+async def _record_all(planned: Sequence[tuple[Task, Session]], chosen: Behaviours, twice: bool) -> list[Episode | str]:
     worlds, gate = RealWorlds(), asyncio.Semaphore(AT_ONCE)
 
     async def one(task: Task, session: Session) -> Episode | str:

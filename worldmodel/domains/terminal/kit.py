@@ -36,6 +36,4 @@ def _behaviours() -> Behaviours:
     return TERMINAL_BEHAVIOURS
 
 
-KIT = DomainKit(
-    TERMINAL, (FINAL,), _real, _generate, _missing, behaviours=_behaviours, of_families=_generate
-)
+KIT = DomainKit(TERMINAL, (FINAL,), _real, _generate, _missing, behaviours=_behaviours, of_families=_generate)
