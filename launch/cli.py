@@ -36,7 +36,8 @@ QUIET = {
 }
 
 Seed = Annotated[int, typer.Option(min=0, help="Decides everything random.")]
-Domain = Annotated[str, typer.Option(help="Whose generated tasks: a folder of worldmodel/domains.")]
+Domain = Annotated[str, typer.Option(help="Domains, with commas, or all: folders of worldmodel/domains.")]
+Mix = Annotated[str, typer.Option(help="Their weights, e.g. terminal=2,search=1; 1 where not named.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 
 
@@ -86,13 +87,18 @@ def collect(
     seed: Seed = 0,
     workers: Workers = 2,
     split: Split = SplitName.train,
+    domain: Domain = "terminal",
+    mix: Mix = "",
+    twice: Annotated[bool, typer.Option("--twice", help="Execute each session again; mark what differs.")] = False,
 ) -> None:
-    """Record sessions of the real terminal as training data for world models."""
+    """Record sessions of real worlds as training data for world models."""
     from launch.collect import collect as run
-    from launch.worlds import check_sandbox
+    from launch.worlds import real
+    from worldmodel.mixture import parse
 
-    check_sandbox()
-    run(out, split.value, episodes, seed, workers, say)
+    chosen = parse(domain, mix)
+    real(chosen)
+    run(out, split.value, episodes, seed, workers, say, chosen, twice)
 
 
 @app.command()
@@ -103,18 +109,24 @@ def tasks(
     split: Split = SplitName.heldout,
     family: Annotated[list[str] | None, typer.Option(help="Only this family (repeatable).")] = None,
     domain: Domain = "terminal",
+    mix: Mix = "",
 ) -> None:
     """Write generated tasks to a file, to be read, edited and given to eval or train."""
     from worldmodel.domains import kit
-    from worldmodel.domains.terminal.tasks import generate
+    from worldmodel.mixture import generate, parse
     from worldmodel.tasks import save
 
+    chosen = parse(domain, mix)
     if out.exists():
         raise UserError(f"{out}: exists already")
-    if family and domain != "terminal":
-        raise UserError("--family: only terminal tasks can be chosen by family")
+    if family:
+        of_families = kit(next(iter(chosen))).of_families
+        if len(chosen) > 1 or of_families is None:
+            raise UserError(f"--family: the tasks of {domain} cannot be chosen by family")
+        made = of_families(split.value, count, seed, family)
+    else:
+        made = generate(chosen, split.value, count, seed)
     partial = out.with_name(f".{out.name}.partial")
-    made = generate(split.value, count, seed, family) if family else kit(domain).generate(split.value, count, seed)
     save(made, partial)
     partial.replace(out)
     say(f"{count} tasks in {out}")
@@ -137,8 +149,8 @@ def setup(domain: Annotated[str, typer.Argument(help="A domain, e.g. web.")]) ->
 def fidelity(
     world_model: Annotated[str, typer.Option(help="Model folder, or URL of an OpenAI-compatible server.")],
     episodes: Annotated[Path, typer.Option(help="Folder written by `agentworld collect`.")],
-    limit: Annotated[int, typer.Option(min=1, help="Transitions to ask for, teacher-forced.")] = 2000,
-    free: Annotated[int, typer.Option(min=0, help="Episodes to run free.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="Transitions of each domain to ask for, teacher-forced.")] = 2000,
+    free: Annotated[int, typer.Option(min=0, help="Episodes of each domain to run free.")] = 200,
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
     dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
@@ -146,13 +158,13 @@ def fidelity(
     """How close predicted observations are to recorded real ones."""
     from launch.evaluate import measure_fidelity, write_json
     from launch.worlds import world_model_config
-    from worldmodel.fidelity import table_rows
+    from worldmodel.fidelity import tables
 
     config = world_model_config(world_model, served_model, dialect)
-    result = measure_fidelity(config, episodes, limit, free)
-    show(table_rows(result))
+    results = measure_fidelity(config, episodes, limit, free)
+    show(tables(results))
     if out is not None:
-        write_json(out, result.to_json())
+        write_json(out, {domain: result.to_json() for domain, result in results.items()})
 
 
 @app.command("eval")
@@ -192,6 +204,7 @@ def vet(
     tasks: Annotated[int, typer.Option(min=1, help="Number of generated tasks.")] = 200,
     task_file: Annotated[Path | None, typer.Option(help="JSONL tasks instead of generated ones.")] = None,
     split: Split = SplitName.train,
+    domain: Domain = "terminal",
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
     dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
     seed: Seed = 0,
@@ -202,7 +215,7 @@ def vet(
     from launch.vet import table, vet_tasks
     from launch.worlds import world_model_config
 
-    chosen = load_tasks(task_file, split.value, tasks, seed)
+    chosen = load_tasks(task_file, split.value, tasks, seed, domain)
     result = vet_tasks(world_model_config(world_model, served_model, dialect), chosen, seed)
     show(table(result))
     say(f"{len(result.usable)} of {len(chosen)} tasks may be trained on in this simulator")

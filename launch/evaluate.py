@@ -28,9 +28,9 @@ from rollout.types import Prompt, Sampling, Score, Stop, Task, Trajectory
 from rollout.worker import ReplayOutcome
 from worldmodel.config import WorldModelConfig
 from worldmodel.domains import kit
-from worldmodel.domains.terminal import TERMINAL
 from worldmodel.episodes import read_episodes
 from worldmodel.fidelity import FidelityResult, FidelitySettings, measure
+from worldmodel.mixture import generate, parse
 from worldmodel.tasks import Split, load
 from worldmodel.types import Episode
 
@@ -84,9 +84,9 @@ class Evaluated:
 
 
 def load_tasks(file: Path | None, split: Split, count: int, seed: int, domain: str = "terminal") -> list[Task]:
-    """The tasks of ``file``, else generated ones. Raises TaskError naming file, line and field; ConfigError where there
-    is no such domain."""
-    return load(need_file(file, "task file")) if file is not None else kit(domain).generate(split, count, seed)
+    """The tasks of ``file``, else generated ones of ``domain``: a name, several with commas, or all. Raises TaskError
+    naming file, line and field; ConfigError where there is no such domain."""
+    return load(need_file(file, "task file")) if file is not None else generate(parse(domain), split, count, seed)
 
 
 def evaluate_policy(what: Evaluand, tasks: Sequence[Task], names: Sequence[str]) -> Evaluated:
@@ -96,7 +96,7 @@ def evaluate_policy(what: Evaluand, tasks: Sequence[Task], names: Sequence[str])
     worlds: dict[str, EnvFactory] = {}
     for name in names:
         if name == REAL:
-            worlds[name] = real()
+            worlds[name] = real({task.domain for task in tasks})
         else:
             worlds[name] = simulated(world_model_config(what.world_model, what.served_model, what.dialect))
     if what.vllm and what.policy in REFERENCES:
@@ -158,16 +158,20 @@ def replayed(task: Task, world: str, outcome: ReplayOutcome) -> Trajectory:
 
 def measure_fidelity(
     config: WorldModelConfig, episodes: Path | Sequence[Episode], limit: int, free: int
-) -> FidelityResult:
-    """The world model behind ``config`` on recorded ``episodes`` or a folder of them. Raises ConfigError,
-    CheckpointError or WorldFault before the first prediction where one of the two is not there."""
-    recorded = list(read_episodes(episodes) if isinstance(episodes, Path) else episodes)
+) -> dict[str, FidelityResult]:
+    """The world model behind ``config`` on recorded ``episodes`` or a folder of them, by domain; ``limit`` and ``free``
+    are of each. Raises ConfigError, CheckpointError or WorldFault before the first prediction where one of the two is
+    not there."""
+    recorded: dict[str, list[Episode]] = {}
+    for episode in read_episodes(episodes) if isinstance(episodes, Path) else episodes:
+        recorded.setdefault(episode.domain, []).append(episode)
+    specs = {name: kit(name).domain.spec for name in recorded}
     factory = simulated(config.model_copy(update={"threads": os.cpu_count()}))  # alone here, unlike in a worker
     settings = FidelitySettings(max_transitions=limit, max_free_episodes=free, concurrency=config.concurrency)
 
-    async def run() -> FidelityResult:
+    async def run() -> dict[str, FidelityResult]:
         try:
-            return await measure(recorded, factory.model, TERMINAL.spec, settings)
+            return {name: await measure(recorded[name], factory.model, specs[name], settings) for name in recorded}
         finally:
             await factory.close()
 

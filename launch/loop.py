@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -21,6 +21,8 @@ from launch.plan import Plan
 from launch.stages import Stages
 from rollout.evaluate import Evaluation
 from rollout.types import Task, Trajectory
+from worldmodel.mixture import generate
+from worldmodel.tasks import Split
 
 WEIGHTS = "worldmodel/weights/terminal"
 HELD_OUT_SEED, FIDELITY_SEED = 1_000_003, 2_000_003
@@ -62,7 +64,7 @@ class Run:
     def world_model(self, from_scratch: bool) -> Path:
         """The folder of the world model: the shipped one, or one trained here from nothing."""
         shipped = resources.files("worldmodel") / "weights" / "terminal"
-        if not from_scratch and (shipped / "model.safetensors").is_file():
+        if not from_scratch and set(self.plan.mix) == {"terminal"} and (shipped / "model.safetensors").is_file():
             self.say(f"world model: shipped weights ({WEIGHTS}); --from-scratch trains it here")
             return Path(str(shipped))
         from launch.collect import collect
@@ -71,9 +73,9 @@ class Run:
         recipe, traces = self.plan.world, self.run_dir / "traces"
         self.stages(
             "collect",
-            lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say),
+            lambda: collect(traces, "train", recipe.episodes, recipe.seed, 2, self.say, self.plan.mix),
             "traces",
-            (recipe.episodes, recipe.seed),
+            (recipe.episodes, recipe.seed, self.plan.mix),
         )
         model: Path | None = None
         for number in range(len(recipe.rounds)):
@@ -95,15 +97,21 @@ class Run:
         plan, traces = self.plan, self.run_dir / "heldout_traces"
 
         def measure() -> dict[str, Any]:
-            result = measure_fidelity(self.model(world), traces, plan.transitions, plan.free_sessions)
-            return {"result": result.to_json(), "table": dataclasses.asdict(fidelity_table(result))}
+            results = measure_fidelity(self.model(world), traces, plan.transitions, plan.free_sessions)
+            first = next(iter(results.values()))
+            by_domain = {name: result.to_json() for name, result in results.items()}
+            return {
+                "result": first.to_json(),
+                "by_domain": by_domain,
+                "table": dataclasses.asdict(fidelity_table(results)),
+            }
 
         seed = FIDELITY_SEED + self.seed
         self.stages(
             "collect held-out",
-            lambda: collect(traces, "heldout", plan.measured_sessions, seed, 2, self.say),
+            lambda: collect(traces, "heldout", plan.measured_sessions, seed, 2, self.say, plan.mix),
             "heldout_traces",
-            plan.measured_sessions,
+            (plan.measured_sessions, plan.mix),
         )
         weights = hashlib.sha256((world / "model.safetensors").read_bytes()).hexdigest()
         sizes = (plan.transitions, plan.free_sessions, self.model(Path()), weights)
@@ -111,10 +119,9 @@ class Run:
 
     def warm_start(self, world: Path) -> Path:
         from launch.warm import warm_start
-        from worldmodel.domains.terminal.tasks import generate
 
         out, recipe = self.run_dir / "warm", dataclasses.replace(self.plan.warm, seed=self.seed)
-        tasks = generate("train", recipe.demonstrations, self.seed)
+        tasks = self.tasks("train", recipe.demonstrations, self.seed)
         self.stages("warm start", lambda: plain(warm_start(world, tasks, out, recipe, self.say)), "warm", recipe)
         return out
 
@@ -127,12 +134,11 @@ class Run:
         from launch.vet import Solution, endings, slips
         from launch.worlds import training_worlds
         from worldmodel.domains import kit
-        from worldmodel.domains.terminal.tasks import generate
         from worldmodel.traces import as_episode
         from worldmodel.vetting import vet
 
         def measure() -> dict[str, Any]:
-            tasks = generate("heldout", self.plan.verdict_tasks, FIDELITY_SEED + self.seed)
+            tasks = self.tasks("heldout", self.plan.verdict_tasks, FIDELITY_SEED + self.seed)
             chosen: list[Solution] = []
             for index, task in enumerate(tasks):
                 wrong = task.reference.wrong
@@ -147,7 +153,7 @@ class Run:
             recorded = [episode for episode in map(as_episode, played) if episode is not None]
             own = measure_fidelity(self.model(world), recorded, self.plan.transitions, 0)
             return {
-                "fidelity_on_policy": own.to_json()["teacher_forced"],
+                "fidelity_on_policy": next(iter(own.values())).to_json()["teacher_forced"],
                 "overall": dataclasses.asdict(vetting.overall),
                 "left_out": dict(vetting.left_out),
                 "lost": lost,
@@ -171,8 +177,6 @@ class Run:
         from launch.pools import replay_pool
         from launch.vet import trying
         from launch.worlds import training_worlds
-        from worldmodel.domains.terminal.families import TRAIN
-        from worldmodel.domains.terminal.tasks import generate
         from worldmodel.tasks import save
         from worldmodel.vetting import NO_TASK, vet
 
@@ -181,8 +185,7 @@ class Run:
         def choose() -> dict[str, Any]:
             # the few tasks of the verdict stage do not speak for their family: here each task is tried
             left_out = {family: reason for family, reason in distrusted.items() if reason != NO_TASK}
-            families = [name for name in TRAIN if name not in left_out]
-            tasks = generate("train", self.plan.train_tasks, self.seed + 7_000_003, families)
+            tasks = self.tasks("train", self.plan.train_tasks, self.seed + 7_000_003, left_out)
             with replay_pool(training_worlds(self.model(world)), workers=2, slots=64) as pool:
                 vetting = vet(trying(pool, tasks, self.seed))
             usable = set(vetting.usable)
@@ -244,12 +247,11 @@ class Run:
         """The control at equal time: the same demonstrations, for as long as RL took."""
         from launch.warm import demonstrations, fine_tune
         from rollout.chat import load_chat
-        from worldmodel.domains.terminal.tasks import generate
 
         out, recipe = self.run_dir / "more_sft", dataclasses.replace(self.plan.warm, seed=self.seed)
 
         def learn() -> dict[str, Any]:
-            tasks = generate("train", recipe.demonstrations, self.seed)
+            tasks = self.tasks("train", recipe.demonstrations, self.seed)
             rows = demonstrations(tasks, load_chat(warm), recipe)
             return plain(fine_tune(warm, rows, out, recipe, seconds))
 
@@ -264,7 +266,6 @@ class Run:
         from rollout.config import RolloutConfig
         from rollout.evaluate import evaluate
         from rollout.store import read_trajectories, write_trajectories
-        from worldmodel.domains.terminal.tasks import generate
 
         folder = self.run_dir / "eval" / name
         files = {part: folder / f"{part}.jsonl" for part in ("real", "sim", "family", "greedy")}
@@ -272,8 +273,8 @@ class Run:
         greedy = dataclasses.replace(sampled, temperature=0.0)
 
         def measure() -> dict[str, Any]:
-            tasks = generate("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
-            families = generate("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
+            tasks = self.tasks("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
+            families = self.tasks("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
             rollout = RolloutConfig(slots=48, max_tokens=sampled.max_tokens, engine="ray", workers=2)
             jobs = (
                 ("real", tasks, REAL, sampled),
@@ -293,6 +294,10 @@ class Run:
         )
         parts = {part: evaluate(list(read_trajectories(file))) for part, file in files.items()}
         return Worlds(parts["real"], parts["sim"], parts["family"], parts["greedy"], files["real"], files["sim"])
+
+    def tasks(self, split: Split, count: int, seed: int, left_out: Collection[str] = ()) -> list[Task]:
+        """Own tasks of the plan's domains."""
+        return generate(self.plan.mix, split, count, seed, left_out)
 
     def model(self, world: Path) -> Any:
         """The world model's section of ``configs/quickstart.yaml``, at ``world``."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 
 from launch.warm import WarmRecipe
 from launch.world import Round, WorldRecipe
+from worldmodel.mixture import Weights
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes of everything."""
+    """Sizes of everything. ``mix``: the weights of the domains that it is about."""
 
+    mix: Weights = field(default_factory=lambda: {"terminal": 1.0})
     world: WorldRecipe = field(default_factory=WorldRecipe)
     warm: WarmRecipe = field(default_factory=WarmRecipe)
     measured_sessions: int = 400

@@ -18,7 +18,15 @@ from launch.pools import policy_pool
 from launch.served import served, vllm_options
 from launch.supervisor import supervise
 from launch.wandb_run import wandb_run
-from launch.worlds import REAL, SIM, check_model_folder, check_sandbox, check_world_model, training_worlds
+from launch.worlds import (
+    REAL,
+    SIM,
+    check_domains,
+    check_model_folder,
+    check_sandbox,
+    check_world_model,
+    training_worlds,
+)
 from rollout.errors import ConfigError
 from rollout.permuted import PermutedRewards
 from rollout.types import Task
@@ -64,11 +72,12 @@ def check_parts(config: ExperimentConfig) -> None:
     """Raises AgentworldError, one line, where a part of the run is not there. Writes nothing."""
     check_model_folder(config.policy)
     vllm_options(config.trainer.trl)
-    training_tasks(config)
+    domains = {task.domain for task in training_tasks(config)}
     if config.world == "simulated":
         check_world_model(config.world_model)
     if config.world == "real" or config.eval_every or config.rollout.spot_share:
         check_sandbox()
+        check_domains(domains)
 
 
 def train(
@@ -160,12 +169,10 @@ def evaluated(
 ) -> EvaluatingSink:
     """``source`` as a weight sink that has every ``eval_every``-th version evaluated, while training goes on or before
     it does: in ``worlds``, else in the real world and, where training is simulated, on the same tasks there."""
-    from worldmodel.domains.terminal.tasks import generate
-
     return EvaluatingSink(
         source,
         source.pool,
-        config.rollout.capped(generate("heldout", config.tasks.heldout, config.seed)),
+        heldout_tasks(config),
         config.eval_every,
         ranks.run_dir / "eval",
         worlds=worlds or ((REAL, SIM) if config.world == "simulated" else (REAL,)),
@@ -175,14 +182,21 @@ def evaluated(
 
 
 def training_tasks(config: ExperimentConfig) -> list[Task]:
-    """From the task file, else generated from the seed; ``rollout.max_turns`` applied. Raises TaskError naming file,
-    line and field."""
-    from worldmodel.domains.terminal.tasks import generate
+    """From the task file, of whatever domains its tasks name, else the terminal's generated from the seed;
+    ``rollout.max_turns`` applied. Raises TaskError naming file, line and field."""
+    from worldmodel.mixture import generate
     from worldmodel.tasks import load as load_tasks
 
     if config.tasks.file:
         return config.rollout.capped(load_tasks(Path(config.tasks.file)))
-    return config.rollout.capped(generate("train", config.tasks.train, config.seed))
+    return config.rollout.capped(generate({"terminal": 1.0}, "train", config.tasks.train, config.seed))
+
+
+def heldout_tasks(config: ExperimentConfig) -> list[Task]:
+    """Of the domains of the training tasks, in the same proportions."""
+    from worldmodel.mixture import generate, of
+
+    return config.rollout.capped(generate(of(training_tasks(config)), "heldout", config.tasks.heldout, config.seed))
 
 
 def decided(config: ExperimentConfig, ranks: Ranks) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Owns: the replays of gold, wrong and empty solutions and their pairing. Refuses:
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 
 from launch.pools import replay_pool
@@ -15,7 +16,8 @@ from rollout.seeds import derive_seed
 from rollout.spot import success
 from rollout.types import Task
 from worldmodel.config import WorldModelConfig
-from worldmodel.domains import kit
+from worldmodel.domains import behaviours, kit
+from worldmodel.mixture import family
 from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
 NEAR_MISSES = 2  # a task
@@ -24,7 +26,9 @@ Solution = tuple[Task, Behaviour, tuple[str, ...]]
 
 def vet_tasks(config: WorldModelConfig, tasks: Sequence[Task], seed: int) -> Vetting:
     """Act out every known solution of ``tasks`` in reality and in the simulator behind ``config``, and decide."""
-    with replay_pool({REAL: real(), SIM: simulated(config)}, slots=config.concurrency) as pool:
+    with replay_pool(
+        {REAL: real({task.domain for task in tasks}), SIM: simulated(config)}, slots=config.concurrency
+    ) as pool:
         found, _ = endings(pool, list(solutions(tasks)), seed)
     return vet(found)
 
@@ -55,19 +59,14 @@ def trying(pool: Pool, tasks: Sequence[Task], seed: int) -> list[Ending]:
 
 
 def slips(task: Task, seed: int) -> tuple[str, ...]:
-    """The gold solution with a slip in each command."""
-    import random
-
-    from rollout.seeds import derive_seed
-    from worldmodel.domains.terminal import FINAL
-    from worldmodel.domains.terminal.behaviours import known, slip
-
-    rng, names = random.Random(derive_seed(seed, "slip", task.id)), known(task)
-    return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
+    """A near miss of the gold solution, as its domain makes them."""
+    return behaviours(task.domain).slip(task, random.Random(derive_seed(seed, "slip", task.id)))
 
 
 def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[Ending], int]:
-    """(paired verdicts, endings left out because the real world gave none)."""
+    """(paired verdicts, endings left out because the real world gave none). Families of several domains carry theirs in
+    their name."""
+    mixed = len({task.domain for task, _, _ in chosen}) > 1
     jobs = [
         (task, actions, world, derive_seed(seed, "vet", task.id, behaviour, *actions))
         for world in (REAL, SIM)
@@ -82,5 +81,5 @@ def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[End
             lost += 1
             continue
         claim = None if in_simulator.fault else success(in_simulator.results)
-        found.append(Ending(task.id, task.family, behaviour, truth, claim))
+        found.append(Ending(task.id, family(task) if mixed else task.family, behaviour, truth, claim))
     return found, lost

@@ -12,17 +12,13 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollout.seeds import derive_seed
 from rollout.types import Message, Task
-from worldmodel.domains.terminal import FINAL, TERMINAL
-from worldmodel.domains.terminal.behaviours import Session
-from worldmodel.traces import record
-from worldmodel.types import Episode
+from worldmodel.traces import Played, play_all
 
 if TYPE_CHECKING:
     from rollout.chat import TokenChat
@@ -88,14 +84,9 @@ def fine_tune(
 
 def demonstrations(tasks: Iterable[Task], chat: TokenChat, recipe: WarmRecipe) -> list[TokenRow]:
     """One row a task: prompt, then each action with what the real world answered; loss on the actions."""
-
-    def act(task: Task) -> Episode:
-        steps = tuple(action for action in shown(task, recipe) if action != FINAL)
-        return record(task, Session("demonstration", steps, ()))
-
     tasks = list(tasks)
-    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as workers:  # each thread mostly waits for its own box
-        return [row(task, episode, chat) for task, episode in zip(tasks, workers.map(act, tasks), strict=True)]
+    played = play_all([(task, shown(task, recipe)) for task in tasks], 2 * (os.cpu_count() or 1))
+    return [row(found, chat) for found in played]
 
 
 def shown(task: Task, recipe: WarmRecipe) -> tuple[str, ...]:
@@ -104,14 +95,15 @@ def shown(task: Task, recipe: WarmRecipe) -> tuple[str, ...]:
     return task.reference.gold if rng.random() < recipe.gold else rng.choice(task.reference.wrong)
 
 
-def row(task: Task, episode: Episode, chat: TokenChat) -> TokenRow:
-    """A demonstration and the closing word as (ids, loss mask)."""
-    ids = list(chat.prompt(TERMINAL.prompt(task).messages))
+def row(played: Played, chat: TokenChat) -> TokenRow:
+    """A demonstration, up to and with its last action, as (ids, loss mask)."""
+    ids = list(chat.prompt(played.prompt.messages))
     mask = [0] * len(ids)
-    for transition in episode.transitions:
-        _append(ids, mask, (*chat.encode(transition.action), chat.eos_id), 1)
-        _append(ids, mask, chat.extend([Message("user", transition.observation)], True), 0)
-    _append(ids, mask, (*chat.encode(FINAL), chat.eos_id), 1)
+    last = len(played.turns) - 1
+    for number, (action, seen) in enumerate(played.turns):
+        _append(ids, mask, (*chat.encode(action.text), chat.eos_id), 1)
+        if number < last:
+            _append(ids, mask, chat.extend([Message("user", seen.text)], True), 0)
     return ids, mask
 
 

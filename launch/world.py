@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollout.types import Message
-from worldmodel.dialects.rows import Row, session_row
+from worldmodel.behaviours import FINAL_CLASS
+from worldmodel.dialects.rows import Keep, Row, session_row
 from worldmodel.dialects.transcript import Transcript
-from worldmodel.domains.terminal import TERMINAL
-from worldmodel.domains.terminal.tasks import generate
-from worldmodel.domains.terminal.vocabulary import WORDS
+from worldmodel.domains import behaviours, kit
 from worldmodel.episodes import read_episodes
 from worldmodel.masking import TurnMasking
-from worldmodel.types import Episode
+from worldmodel.spans import determined, open_spans
+from worldmodel.types import Episode, Transition
 
 if TYPE_CHECKING:
     from rollout.chat import TokenChat
     from trainer.stages import SFTResult
 
 TokenRow = tuple[list[int], list[int]]  # ids, loss mask
+DETERMINED = 0.5  # share of an observation that spec and history must determine to be in the loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class WorldRecipe:
-    """How the terminal's world model is made. Rows longer than ``max_length`` tokens are left out and counted."""
+    """How a world model is made. Rows longer than ``max_length`` tokens are left out and counted, or, with ``windows``,
+    go on without their oldest turns, as the simulator's own history does."""
 
     episodes: int = 40_000
     rounds: tuple[Round, ...] = (Round(3900.0, 1.5e-3),)
@@ -49,6 +51,7 @@ class WorldRecipe:
     max_length: int = 768
     compile: bool = True
     seed: int = 0
+    windows: bool = False
 
 
 def train_round(
@@ -67,7 +70,7 @@ def train_round(
         train_tokenizer(vocabulary_texts(episodes), recipe.vocabulary, out)
     chat = load_chat(start or out)
     seed = recipe.seed + number
-    rows = world_rows(episodes, chat, seed)
+    rows = world_rows(episodes, chat, seed, recipe.max_length if recipe.windows else None)
     fitting = [row for row in rows if len(row[0]) <= recipe.max_length]
     say(f"{len(fitting)} sessions, {sum(len(ids) for ids, _ in fitting)} tokens; {len(rows) - len(fitting)} too long")
     model = (
@@ -92,24 +95,74 @@ def train_round(
 
 
 def vocabulary_texts(episodes: Sequence[Episode]) -> Iterator[str]:
-    """What the tokenizer is fitted to: sessions, the words of instructions, so that a policy shares it, and words in
-    capitals often enough to be one token each."""
+    """What the tokenizer is fitted to, domain by domain: sessions, the instructions of tasks, so that a policy shares
+    it, and the domain's own words often enough to be one token each."""
+    parts: dict[str, list[Episode]] = {}
     for episode in episodes:
-        yield TERMINAL.spec(episode.world).initial_state
-        yield from (f"{step.action}\n{step.observation}" for step in episode.transitions if len(step.observation) < 400)
-    yield from (task.instruction for task in generate("train", len(episodes) // 4, 0))
-    yield from (word for word in (*WORDS, *map(str.upper, WORDS)) for _ in range(len(episodes) // 20))
+        parts.setdefault(episode.domain, []).append(episode)
+    for name, part in parts.items():
+        found = kit(name)
+        for episode in part:
+            yield found.domain.spec(episode.world).initial_state
+            yield from (f"{step.action}\n{step.observation}" for step in episode.transitions if _short(step))
+        tasks = found.generate("train", max(1, len(part) // 4), 0)
+        yield from (task.instruction for task in tasks)
+        yield from (word for word in behaviours(name).words(tasks) for _ in range(len(part) // 20))
 
 
-def world_rows(episodes: Iterable[Episode], chat: TokenChat, seed: int) -> list[TokenRow]:
-    """One row of tokens per episode, its loss chosen by the turn-level masking of the reference system."""
-    keep, rng = TurnMasking(seed), random.Random(seed)
-    found = []
+def _short(step: Transition) -> bool:
+    return len(step.observation) < 400
+
+
+def world_rows(episodes: Iterable[Episode], chat: TokenChat, seed: int, window: int | None = None) -> list[TokenRow]:
+    """One row of tokens per episode, its loss chosen by the turn-level masking of the reference system; with ``window``
+    as many rows as it takes to keep each within that many tokens."""
+    rng = random.Random(seed)
+    found: list[TokenRow] = []
     for episode in episodes:
-        row = session_row(episode, TERMINAL.spec(episode.world), Transcript(), keep, rng)
-        if row is not None:
-            found.append(tokens(row, chat))
+        spec = kit(episode.domain).domain.spec(episode.world)
+        row = session_row(episode, spec, Transcript(), _keep(episode, seed), rng)
+        if row is None:
+            continue
+        found += [tokens(part, chat) for part in ([row] if window is None else windows(row, chat, window))]
     return found
+
+
+def windows(row: Row, chat: TokenChat, limit: int) -> list[Row]:
+    """``row`` in parts of at most ``limit`` tokens: each opens like the whole, goes on after what half the room holds
+    of the turns before it, and has the loss of its new turns. A turn that fits nowhere is left out."""
+    system, said = row.messages[0], row.messages[1:]
+    turns = [said[i : i + 2] for i in range(0, len(said), 2)]
+    flags = row.loss[2::2]
+    sizes = [len(chat.extend([user], True)) + len(chat.encode(reply.content)) + 1 for user, reply in turns]
+    room = limit - (len(chat.prompt([system, said[0]])) - len(chat.extend([said[0]], True)))
+    parts: list[Row] = []
+    start = done = 0
+    while done < len(turns):
+        end = start
+        while end < len(turns) and sum(sizes[start : end + 1]) <= room:
+            end += 1
+        if end <= done:  # the next turn needs more room than the turns before it leave
+            start, done = (start + 1, done) if start < done else (done + 1, done + 1)
+            continue
+        messages = (system, *(message for turn in turns[start:end] for message in turn))
+        loss = [flag for at in range(start, end) for flag in (False, flags[at] and at >= done)]
+        if any(loss):
+            parts.append(Row(row.episode, messages, (False, *loss)))
+        done = end
+        start = next(s for s in range(end + 1) if sum(sizes[s:end]) <= room / 2)
+    return parts
+
+
+def _keep(episode: Episode, seed: int) -> Keep:
+    """The masking, less what no simulator could know or will be asked."""
+    masking, spans = TurnMasking(seed), open_spans(episode)
+
+    def keep(step: Transition) -> bool:
+        known = determined(step.observation, spans.get(step, ())) >= DETERMINED
+        return masking(step) and known and step.command_class != FINAL_CLASS
+
+    return keep
 
 
 def tokens(row: Row, chat: TokenChat) -> TokenRow:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from launch.errors import UserError
 from rollout.errors import CheckpointError
 from rollout.protocols import EnvFactory
 from worldmodel.config import WorldModelConfig
-from worldmodel.domains import RealWorlds
+from worldmodel.domains import RealWorlds, kit
 from worldmodel.environment import SimulatedFactory
 from worldmodel.openai import OpenAIWorldModel, ServerSpec
 from worldmodel.sandbox import Machine
@@ -54,10 +55,18 @@ def training_worlds(config: WorldModelConfig | None) -> dict[str, EnvFactory]:
     return worlds
 
 
-def real() -> EnvFactory:
-    """The real worlds, once a box was seen to start. Raises SandboxError."""
+def real(domains: Iterable[str] = ()) -> EnvFactory:
+    """The real worlds, once a box was seen to start and ``domains`` to lack nothing. Raises SandboxError, UserError."""
     check_sandbox()
+    check_domains(domains)
     return RealWorlds()
+
+
+def check_domains(names: Iterable[str]) -> None:
+    """Raises UserError, one line, where the real world of a domain lacks something on this machine."""
+    for name in names:
+        if lacking := kit(name).missing():
+            raise UserError(f"{name}: missing {lacking}")
 
 
 def check_sandbox() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import pickle
 import random
 import subprocess
@@ -20,9 +21,11 @@ from rollout.spot import replay_actions, success
 from rollout.types import Check, Observation, ObservationKind, Predicate, Reference, Task
 from worldmodel.domains import DomainKit, RealWorlds, kit, names
 from worldmodel.environment import SimulatedEnvironment, SimulationSettings
+from worldmodel.episodes import from_json, to_json
 from worldmodel.prompt import compact
 from worldmodel.replay import ReplayWorldModel
 from worldmodel.tasks import Split
+from worldmodel.traces import record_share, sessions
 
 DOMAINS = names()
 CANARY = "kingfisher-7731"
@@ -108,6 +111,7 @@ def test_tasks_are_equal_for_equal_seeds_and_apart_between_splits(name: str) -> 
     generate = partial(drawn, kit(name))
     assert generate("train", 30, 4) == generate("train", 30, 4) != generate("train", 30, 5)
     train, heldout = generate("train", 60, 0), generate("heldout", 60, 0)
+    assert generate("train", 30, 0) == train[:30], "more tasks begin with the same ones"
     assert not {t.id for t in train} & {t.id for t in heldout}
     assert not {t.seed for t in train} & {t.seed for t in heldout}
     for task in (*train, *heldout):
@@ -142,6 +146,29 @@ def test_gold_succeeds_and_wrong_and_empty_fail(name: str) -> None:
         assert act(task, found.empty) is False, f"doing nothing succeeds: {task.id}"
         for wrong in task.reference.wrong[:2]:
             assert act(task, wrong) is False, f"wrong succeeds: {task.id}: {wrong}"
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_sessions_for_traces_do_not_depend_on_how_they_are_shared_out(name: str) -> None:
+    drawn(kit(name), "train", 1, 6)
+    planned = list(sessions("train", 6, 0, 24, name))
+    assert planned[12:20] == list(sessions("train", 6, 12, 8, name))
+    for task, session in planned:
+        assert task.domain == name and {p for check in task.checks for p in check.probes} <= set(session.probes)
+    assert len({session.behaviour for _, session in planned}) >= 3
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("name", DOMAINS)
+def test_recorded_sessions_are_episodes_of_the_domain(name: str) -> None:
+    here(name)
+    share = record_share("train", 6, 0, 6, name)
+    assert not share.lost and len(share.episodes) == 6
+    for episode in share.episodes:
+        assert episode.domain == name and any(t.probe for t in episode.transitions)
+        assert all(t.command_class for t in episode.transitions)
+        assert episode.success is not None and (episode.success or episode.behaviour != "gold")
+        assert from_json(json.loads(json.dumps(to_json(episode)))).meta == episode.meta
 
 
 @pytest.mark.sandbox

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.types import Check, Completion, Finish, Predicate, Prompt, Score, Stop, Trajectory, Turn, Version
+from worldmodel.behaviours import verdict
 from worldmodel.domains.terminal.behaviours import MIX, Ledger, Session, known, plan, slip, typo
 from worldmodel.domains.terminal.real import TerminalEnvironment
 from worldmodel.domains.terminal.tasks import generate
-from worldmodel.traces import as_episode, collect_share, record, sessions, verdict
+from worldmodel.traces import as_episode, collect_share, record, sessions
 
 
 def test_sessions_do_not_depend_on_how_they_are_shared_out() -> None:

@@ -5,12 +5,20 @@ from pathlib import Path
 
 import pytest
 
+import launch.train
 from launch.config import ExperimentConfig, load
-from launch.train import run
+from launch.train import heldout_tasks, run
+from launch.worlds import REAL, SIM
 from rollout.errors import AgentworldError
-from rollout.store import fates, lineage
+from rollout.store import fates, lineage, read_trajectories
+from rollout.types import Finish, Usage
 from tests.fakes import save_policy
 from trainer.checkpoint import survey
+from worldmodel.domains import RealWorlds, kit
+from worldmodel.environment import SimulatedFactory
+from worldmodel.mixture import generate
+from worldmodel.tasks import save
+from worldmodel.types import Prediction, PredictRequest
 
 CONFIG = """
 run_dir: {folder}/run
@@ -100,3 +108,40 @@ def test_a_simulator_without_verdicts_ends_the_run_with_its_reason(tmp_path: Pat
     with pytest.raises(AgentworldError, match=r"unscorable faults: \d+ within .*rollout\.budgets\.unscorable"):
         run(experiment(tmp_path, world="simulated"), lambda _: None)
     assert not (tmp_path / "run" / "final").exists()
+
+
+class Mute:
+    """A world model that predicts silence: every verdict is certain and none is paid for."""
+
+    model_id = "mute"
+
+    async def predict(self, request: PredictRequest) -> Prediction:
+        return Prediction("", "", Usage(), Finish.STOP, self.model_id)
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.slow
+@pytest.mark.sandbox
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("world", ["real", "simulated"])
+def test_a_mixture_of_domains_trains_and_is_evaluated_as_one(
+    world: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task file of two domains. The long openings of one of them need a longer context, and no other key."""
+    tasks = generate({"terminal": 1.0, "android": 1.0}, "train", 8, 0)
+    save(tasks, tmp_path / "tasks.jsonl")
+    config = experiment(tmp_path, f"tasks.file={tmp_path}/tasks.jsonl", "rollout.max_context=3000", world=world)
+    assert [task.domain for task in heldout_tasks(config)] == ["terminal", "android"]
+    assert heldout_tasks(config)[0] == kit("terminal").generate("heldout", 1, 0)[0]
+    if world == "simulated":
+        worlds = {SIM: SimulatedFactory(None, Mute), REAL: RealWorlds()}
+        monkeypatch.setattr(launch.train, "training_worlds", lambda config: worlds)
+    run(config, lambda _: None)
+    check_run(tmp_path, steps=2, attempt=1)
+    files = sorted((tmp_path / "run" / "rollouts").glob("attempt_*/step_*.jsonl*"))
+    stored = [trajectory for file in files for trajectory in read_trajectories(file)]
+    assert {trajectory.task.domain for trajectory in stored} == {"terminal", "android"}
+    assert any(trajectory.turns for trajectory in stored if trajectory.task.domain == "android")
+    evaluated = json.loads((tmp_path / "run" / "eval" / "real-step_000002.json").read_text())
+    assert set(evaluated["families"]) == {t.family for t in heldout_tasks(config)}

@@ -42,14 +42,15 @@ def from_json(data: Mapping[str, Any], where: str = "episode") -> Episode:
 
 class EpisodeWriter:
     """Writes a folder as a stream. The folder is complete only after a clean exit of the ``with`` block: an
-    exception inside removes what was written. ``facts`` (seed, versions, command) go into the manifest as they are.
+    exception inside removes what was written. ``facts`` (seed, versions, command) go into the manifest as they are at
+    the end of the block.
     """
 
     def __init__(self, folder: str | Path, facts: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        self._facts = dict(facts)
+        self.facts = dict(facts)
         self._partial = self.folder / f"{EPISODES}.partial"
         self._file = self._partial.open("w", encoding="utf-8")
         self._digest = hashlib.sha256()
@@ -72,7 +73,7 @@ class EpisodeWriter:
             self._partial.unlink(missing_ok=True)
             return
         os.replace(self._partial, self.folder / EPISODES)
-        manifest = {"format": FORMAT, **self._facts, **self._counts.summary(), "sha256": self._digest.hexdigest()}
+        manifest = {"format": FORMAT, **self.facts, **self._counts.summary(), "sha256": self._digest.hexdigest()}
         temporary = self.folder / f"{MANIFEST}.partial"
         temporary.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(temporary, self.folder / MANIFEST)
@@ -120,8 +121,22 @@ def read_episodes(folder: str | Path) -> Iterator[Episode]:
 
 
 class _Counts:
-    """Running counts of a folder, for the manifest."""
+    """Running counts of a folder, for the manifest: of the whole, and of each domain."""
 
+    def __init__(self) -> None:
+        self.whole = _Tally()
+        self.domains: dict[str, _Tally] = {}
+
+    def add(self, episode: Episode) -> None:
+        self.whole.add(episode)
+        self.domains.setdefault(episode.domain, _Tally()).add(episode)
+
+    def summary(self) -> dict[str, Any]:
+        by_domain = {name: tally.summary() for name, tally in sorted(self.domains.items())}
+        return {**self.whole.summary(), "by_domain": by_domain}
+
+
+class _Tally:
     def __init__(self) -> None:
         self.tables: dict[str, Counter[str]] = {key: Counter() for key in ("command_class", "behaviour", "family")}
         self.totals: Counter[str] = Counter()

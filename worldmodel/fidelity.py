@@ -23,7 +23,9 @@ from typing import Any
 from rollout.errors import WorldFault
 from rollout.seeds import derive_seed
 from rollout.types import World
-from worldmodel.types import Episode, Exchange, PredictRequest, Transition, WorldModel, WorldSpec, split_probes
+from worldmodel.behaviours import FINAL_CLASS
+from worldmodel.spans import agrees, determined, open_spans
+from worldmodel.types import Episode, Exchange, PredictRequest, Span, Transition, WorldModel, WorldSpec, split_probes
 
 Candidates = Callable[[World, str], Sequence[str]]
 SpecOf = Callable[[World], WorldSpec]
@@ -51,14 +53,16 @@ class Compared:
     transition: Transition
     predicted: str | None
     baseline: bool
+    open: Sequence[Span] = ()
 
     @property
     def exact(self) -> bool:
-        return self.predicted == self.transition.observation
+        return self.predicted is not None and agrees(self.transition.observation, self.open, self.predicted)
 
     @property
     def normalised(self) -> bool:
-        return self.predicted is not None and normalise(self.predicted) == normalise(self.transition.observation)
+        said = self.predicted
+        return said is not None and agrees(self.transition.observation, self.open, said, normalise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class FidelityResult:
     free_running: Pass
     misses: tuple[Mapping[str, str], ...]
     seconds: float
+    determined: float = 1.0  # share of the recorded characters that are not marked as open
+    undetermined: int = 0  # transitions left out because nothing of them is determined
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,7 +111,7 @@ def normalise(text: str) -> str:
 
 def state_candidates(world: World, action: str) -> list[str]:
     """What copying from the initial state could answer: nothing, or any text whose key (a path, or its last
-    component) stands in the action."""
+    component) stands in the action; of an entry in a list, any text where another one stands in the action."""
     words = set(re.split(r"[\s'\"|;&<>()]+", action))
     found = [""]
     pending: list[Mapping[str, Any]] = [world.state]
@@ -113,6 +119,11 @@ def state_candidates(world: World, action: str) -> list[str]:
         for key, value in pending.pop().items():
             if isinstance(value, Mapping):
                 pending.append(value)
+            elif isinstance(value, list | tuple):
+                entries = [entry for entry in value if isinstance(entry, Mapping)]
+                named = [e for e in entries if any(isinstance(v, str) and v in words for v in e.values())]
+                found += [text.rstrip("\n") for entry in named for text in entry.values() if isinstance(text, str)]
+                pending += entries
             elif isinstance(value, str) and words & {key, f"./{key}", key.rsplit("/", 1)[-1]}:
                 found.append(value.rstrip("\n"))
     return found
@@ -147,8 +158,11 @@ async def measure(
     flight, so that a batching sampler can fill its batches."""
     started = time.monotonic()
     known = list(episodes)
-    sample = choose([t for episode in known for t in episode.transitions], settings)
-    asker = _Asker(model, spec, settings, candidates)
+    spans = {t: found for episode in known for t, found in open_spans(episode).items()}
+    steps = [t for episode in known for t in episode.transitions if t.command_class != FINAL_CLASS]
+    asked = [t for t in steps if determined(t.observation, spans.get(t, ()))]
+    sample = choose(asked, settings)
+    asker = _Asker(model, spec, settings, candidates, spans, frozenset(asked))
     forced = await asker.teacher_forced(known, sample)
     free = await asker.free_running(known[: settings.max_free_episodes])
     return FidelityResult(
@@ -159,6 +173,15 @@ async def measure(
         free_running=summarise(free),
         misses=_misses(forced, settings.examples),
         seconds=time.monotonic() - started,
+        determined=_share_determined(steps, spans),
+        undetermined=len(steps) - len(asked),
+    )
+
+
+def _share_determined(steps: Sequence[Transition], spans: Mapping[Transition, Sequence[Span]]) -> float:
+    whole = sum(len(t.observation) for t in steps)
+    return (
+        sum(len(t.observation) * determined(t.observation, spans.get(t, ())) for t in steps) / whole if whole else 1.0
     )
 
 
@@ -198,11 +221,34 @@ def table_rows(result: FidelityResult) -> list[tuple[str, ...]]:
     return rows
 
 
-class _Asker:
-    """Holds one measurement: the model, its slots and its settings."""
+def tables(results: Mapping[str, FidelityResult]) -> list[tuple[str, ...]]:
+    """The rows of one domain, or of several: a summary of each, then theirs under their names."""
+    if len(results) == 1:
+        return table_rows(next(iter(results.values())))
+    rows: list[tuple[str, ...]] = []
+    for name, result in results.items():
+        header, macro, *_ = table_rows(result)
+        rows = rows or [(*header, "determined")]
+        rows.append((name, *macro[1:], f"{result.determined:.1%}"))
+    for name, result in results.items():
+        rows += [(f"{name}: {row[0]}", *row[1:], "") for row in table_rows(result)[1:]]
+    return rows
 
-    def __init__(self, model: WorldModel, spec: SpecOf, settings: FidelitySettings, candidates: Candidates) -> None:
+
+class _Asker:
+    """Holds one measurement: the model, its slots and its settings; ``asked``: the transitions that are predicted."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        spec: SpecOf,
+        settings: FidelitySettings,
+        candidates: Candidates,
+        spans: Mapping[Transition, Sequence[Span]],
+        asked: frozenset[Transition],
+    ) -> None:
         self.model, self.spec, self.settings, self.candidates = model, spec, settings, candidates
+        self.spans, self.asked = spans, asked
         self.slots = asyncio.Semaphore(settings.concurrency)
 
     async def teacher_forced(self, episodes: Sequence[Episode], sample: Sequence[Transition]) -> list[Compared]:
@@ -225,13 +271,19 @@ class _Asker:
         history: tuple[Exchange, ...] = ()
         done = []
         for step in steps:
+            if step.command_class == FINAL_CLASS:
+                history = (*history, Exchange(step.action, step.observation))
+                continue
             compared = await self.compare(episode, history, step)
-            done.append(compared)
+            if step in self.asked:
+                done.append(compared)
             history = (*history, Exchange(step.action, compared.predicted or ""))
-        return done + list(await asyncio.gather(*(self.compare(episode, history, probe) for probe in probes)))
+        asked = [probe for probe in probes if probe in self.asked]
+        return done + list(await asyncio.gather(*(self.compare(episode, history, probe) for probe in asked)))
 
     async def compare(self, episode: Episode, history: tuple[Exchange, ...], t: Transition) -> Compared:
-        baseline = t.observation in self.candidates(episode.world, t.action)
+        spans = self.spans.get(t, ())
+        baseline = any(agrees(t.observation, spans, text) for text in self.candidates(episode.world, t.action))
         seed = derive_seed(self.settings.seed, t.episode, t.turn, t.action)
         async with self.slots:
             deadline = time.monotonic() + self.settings.deadline_seconds
@@ -239,9 +291,9 @@ class _Asker:
                 self.spec(episode.world), history, t.action, seed, deadline, t.episode, self.settings.temperature
             )
             try:
-                return Compared(t, (await self.model.predict(request)).observation, baseline)
+                return Compared(t, (await self.model.predict(request)).observation, baseline, spans)
             except WorldFault:
-                return Compared(t, None, baseline)
+                return Compared(t, None, baseline, spans)
 
 
 def _by(compared: Sequence[Compared], key: Callable[[Compared], Any]) -> dict[Any, Match]:

@@ -112,6 +112,9 @@ class Domain(Protocol):
         ...
 
 
+Span = Sequence[int]  # [start, end) in characters of an observation
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """One recorded step of a real world."""
@@ -127,7 +130,10 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One recorded session of a real world: its world, its transitions and how it ended."""
+    """One recorded session of a real world: its world, its transitions and how it ended.
+
+    ``meta["open"]``, where there: by index of a transition (as text) the spans of its observation that spec and history
+    do not determine. ``meta["twice"]``: the session was executed twice, and what differed is open."""
 
     id: str
     task_id: str

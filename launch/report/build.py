@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from launch.report.data import FamilyBars, Outcome, Rate, Run, Sample, Step, Table
 from rollout.evaluate import Evaluation, Interval, paired_gain
 from rollout.types import Trajectory
-from worldmodel.fidelity import FidelityResult, table_rows
+from worldmodel.fidelity import FidelityResult, tables
 from worldmodel.vetting import VerdictQuality, Vetting
 
 
@@ -40,11 +40,14 @@ def _means(pair: tuple[Evaluation, Evaluation], name: str) -> tuple[float | None
     return before.mean if before else None, after.mean if after else None
 
 
-def fidelity_table(result: FidelityResult) -> Table:
-    header, *rows = table_rows(result)
+def fidelity_table(results: Mapping[str, FidelityResult]) -> Table:
+    """By domain where there are several."""
+    header, *rows = tables(results)
+    found = results.values()
+    silent = sum(r.silent_share for r in found) / len(results)
     note = (
-        f"{result.teacher_forced.macro.n} held-out transitions of {result.n_episodes} episodes, teacher-forced unless "
-        f"named; {result.silent_share:.0%} of them silent; a missing prediction is a miss."
+        f"{sum(r.teacher_forced.macro.n for r in found)} held-out transitions of {sum(r.n_episodes for r in found)} "
+        f"episodes, teacher-forced unless named; {silent:.0%} of them silent; a missing prediction is a miss."
     )
     return Table("Fidelity of the world model", header, tuple(rows), note)
 

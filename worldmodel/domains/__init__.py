@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from rollout.errors import ConfigError
 from rollout.protocols import EnvFactory, Environment
 from rollout.types import Task
+from worldmodel.behaviours import Behaviours, default
 from worldmodel.tasks import Split
 from worldmodel.types import Domain
 
@@ -28,7 +29,9 @@ class DomainKit:
     ``empty``: what a policy that does nothing says. ``real``: the factory of its real environment.
     ``generate(split, count, seed)``: own tasks; equal arguments give equal tasks. ``missing``: '', or one line that
     says what the real environment lacks on this machine and how to get it. ``setup``: gets what only this domain needs
-    (system packages, servers, corpora), or None where its extra is all; raises ConfigError.
+    (system packages, servers, corpora), or None where its extra is all; raises ConfigError. ``behaviours``: how traces
+    are collected, where the default ones (``worldmodel.behaviours``) are not enough. ``of_families``: ``generate`` for
+    the families named, where they can be chosen.
     """
 
     domain: Domain
@@ -37,6 +40,8 @@ class DomainKit:
     generate: Callable[[Split, int, int], list[Task]]
     missing: Callable[[], str]
     setup: Callable[[Callable[[str], None]], None] | None = None
+    behaviours: Callable[[], Behaviours] | None = None
+    of_families: Callable[[Split, int, int, Sequence[str]], list[Task]] | None = None
 
 
 def names() -> tuple[str, ...]:
@@ -52,6 +57,12 @@ def kit(name: str) -> DomainKit:
         raise ConfigError(f"domain: no domain is called {name!r}{hint}")
     found: DomainKit = import_module(f"{__name__}.{name}.kit").KIT
     return found
+
+
+def behaviours(name: str) -> Behaviours:
+    """How traces of domain ``name`` are collected: its own way, or the default one. Raises ConfigError."""
+    found = kit(name)
+    return found.behaviours() if found.behaviours else default(found.domain, found.empty)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rollout.protocols import EnvFactory
 from rollout.types import Task
 from worldmodel.domains import DomainKit
@@ -15,10 +17,10 @@ def _real() -> EnvFactory:
     return AndroidFactory()
 
 
-def _generate(split: Split, count: int, seed: int) -> list[Task]:
+def _generate(split: Split, count: int, seed: int, families: Sequence[str] | None = None) -> list[Task]:
     from worldmodel.domains.android.tasks import generate
 
-    return generate(split, count, seed)
+    return generate(split, count, seed, families)
 
 
 def _missing() -> str:
@@ -26,4 +28,4 @@ def _missing() -> str:
     return ""
 
 
-KIT = DomainKit(ANDROID, (DONE,), _real, _generate, _missing)
+KIT = DomainKit(ANDROID, (DONE,), _real, _generate, _missing, of_families=_generate)

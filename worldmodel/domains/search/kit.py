@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rollout.protocols import EnvFactory
 from rollout.types import Task
+from worldmodel.behaviours import Behaviours
 from worldmodel.domains import DomainKit
 from worldmodel.domains.search import SEARCH
 from worldmodel.domains.search.grammar import FINAL, call
@@ -16,10 +19,10 @@ def _real() -> EnvFactory:
     return SearchFactory()
 
 
-def _generate(split: Split, count: int, seed: int) -> list[Task]:
+def _generate(split: Split, count: int, seed: int, families: Sequence[str] | None = None) -> list[Task]:
     from worldmodel.domains.search.tasks import generate
 
-    return generate(split, count, seed)
+    return generate(split, count, seed, families)
 
 
 def _missing() -> str:
@@ -28,4 +31,11 @@ def _missing() -> str:
     return missing()
 
 
-KIT = DomainKit(SEARCH, (call(FINAL, text="unknown"),), _real, _generate, _missing)
+def _behaviours() -> Behaviours:
+    from worldmodel.domains.search.behaviours import search_behaviours
+
+    return search_behaviours(EMPTY)
+
+
+EMPTY = (call(FINAL, text="unknown"),)
+KIT = DomainKit(SEARCH, EMPTY, _real, _generate, _missing, behaviours=_behaviours, of_families=_generate)

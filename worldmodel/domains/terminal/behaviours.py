@@ -11,19 +11,12 @@ import re
 from dataclasses import dataclass, field
 
 from rollout.types import Task
+from worldmodel.behaviours import Session
+from worldmodel.domains.terminal import FINAL
 from worldmodel.domains.terminal import vocabulary as v
 
 MIX = {"gold": 0.12, "noisy": 0.2, "wrong": 0.14, "slip": 0.28, "explore": 0.26}
 _TEXT = re.compile(r"[\w.-]+\.(?:txt|csv|log|conf|md|dat|sh|tmp|bak|old|tar)\b")
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One planned episode."""
-
-    behaviour: str
-    steps: tuple[str, ...]
-    probes: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -176,6 +169,12 @@ def fault(names: Names, rng: random.Random) -> str:
         f"touch {rng.choice(v.FOLDERS)}/{missing}", f"{_select(names, rng)} {missing} > {v.output_name(rng)}",
         f"ls {rng.choice(v.FOLDERS)}", f"stat -c %a {missing}", f"tar -tf {missing}", f"bash {missing}",
     ])  # fmt: skip
+
+
+def near_miss(task: Task, rng: random.Random) -> tuple[str, ...]:
+    """The gold solution with a slip in each command."""
+    names = known(task)
+    return tuple(action if action == FINAL else slip(action, names, rng) for action in task.reference.gold)
 
 
 def slip(command: str, names: Names, rng: random.Random) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from rollout.protocols import EnvFactory
 from rollout.types import Task
+from worldmodel.behaviours import Behaviours
 from worldmodel.domains import DomainKit
 from worldmodel.domains.terminal import FINAL, TERMINAL
 from worldmodel.tasks import Split
@@ -17,10 +19,10 @@ def _real() -> EnvFactory:
     return TerminalFactory()
 
 
-def _generate(split: Split, count: int, seed: int) -> list[Task]:
+def _generate(split: Split, count: int, seed: int, families: Sequence[str] | None = None) -> list[Task]:
     from worldmodel.domains.terminal.tasks import generate
 
-    return generate(split, count, seed)
+    return generate(split, count, seed, families)
 
 
 def _missing() -> str:
@@ -28,4 +30,10 @@ def _missing() -> str:
     return f"{', '.join(lacking)}: apt-get install bubblewrap util-linux" if lacking else ""
 
 
-KIT = DomainKit(TERMINAL, (FINAL,), _real, _generate, _missing)
+def _behaviours() -> Behaviours:
+    from worldmodel.domains.terminal.recording import TERMINAL_BEHAVIOURS
+
+    return TERMINAL_BEHAVIOURS
+
+
+KIT = DomainKit(TERMINAL, (FINAL,), _real, _generate, _missing, behaviours=_behaviours, of_families=_generate)
