@@ -176,12 +176,16 @@ def evaluated(
 
 def training_tasks(config: ExperimentConfig) -> list[Task]:
     """From the task file, else generated from the seed; ``rollout.max_turns`` applied. Raises TaskError naming file,
-    line and field."""
+    line and field, or the id of a task that is evaluation data."""
     from worldmodel.domains.terminal.tasks import generate
     from worldmodel.tasks import load as load_tasks
+    from worldmodel.trainable import check_trainable
 
     if config.tasks.file:
-        return config.rollout.capped(load_tasks(Path(config.tasks.file)))
+        file = Path(config.tasks.file)
+        tasks = load_tasks(file)
+        check_trainable(tasks, file)
+        return config.rollout.capped(tasks)
     return config.rollout.capped(generate("train", config.tasks.train, config.seed))
 
 

@@ -22,6 +22,7 @@ from rollout.types import Message, Task
 from worldmodel.domains.terminal import FINAL, TERMINAL
 from worldmodel.domains.terminal.behaviours import Session
 from worldmodel.traces import record
+from worldmodel.trainable import check_trainable
 from worldmodel.types import Episode
 
 if TYPE_CHECKING:
@@ -87,13 +88,15 @@ def fine_tune(
 
 
 def demonstrations(tasks: Iterable[Task], chat: TokenChat, recipe: WarmRecipe) -> list[TokenRow]:
-    """One row a task: prompt, then each action with what the real world answered; loss on the actions."""
+    """One row a task: prompt, then each action with what the real world answered; loss on the actions.
+    Raises TaskError naming a task that is evaluation data."""
+    tasks = list(tasks)
+    check_trainable(tasks)
 
     def act(task: Task) -> Episode:
         steps = tuple(action for action in shown(task, recipe) if action != FINAL)
         return record(task, Session("demonstration", steps, ()))
 
-    tasks = list(tasks)
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as workers:  # each thread mostly waits for its own box
         return [row(task, episode, chat) for task, episode in zip(tasks, workers.map(act, tasks), strict=True)]
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from launch.errors import UserError
 from rollout.errors import CheckpointError
 from rollout.protocols import EnvFactory
 from worldmodel.config import WorldModelConfig
-from worldmodel.domains import RealWorlds
+from worldmodel.domains import RealWorlds, kit
 from worldmodel.environment import SimulatedFactory
 from worldmodel.openai import OpenAIWorldModel, ServerSpec
 from worldmodel.sandbox import Machine
@@ -54,9 +55,15 @@ def training_worlds(config: WorldModelConfig | None) -> dict[str, EnvFactory]:
     return worlds
 
 
-def real() -> EnvFactory:
-    """The real worlds, once a box was seen to start. Raises SandboxError."""
-    check_sandbox()
+def real(domains: Iterable[str] = ("terminal",)) -> EnvFactory:
+    """The real worlds, once those of ``domains`` were seen to be there. Raises SandboxError where one of them needs a
+    box and none starts, UserError where one lacks something else."""
+    kits = {name: kit(name) for name in sorted(set(domains))}
+    if any(found.boxed for found in kits.values()):
+        check_sandbox()
+    for name, found in kits.items():
+        if lacking := found.missing():
+            raise UserError(f"{name}: missing {lacking}")
     return RealWorlds()
 
 
@@ -94,6 +101,13 @@ def check_model_folder(path: str | Path) -> None:
         raise CheckpointError(f"{folder}: config.json or the weights' index is not readable ({error})") from error
     for name in names:
         _check_weights(folder / name)
+
+
+def positions(path: str | Path) -> int | None:
+    """The longest context that the model folder ``path`` says it was made for."""
+    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    found = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return int(found) if isinstance(found, int) else None
 
 
 def _check_weights(file: Path) -> None:

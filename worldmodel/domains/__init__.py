@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -29,6 +29,11 @@ class DomainKit:
     ``generate(split, count, seed)``: own tasks; equal arguments give equal tasks. ``missing``: '', or one line that
     says what the real environment lacks on this machine and how to get it. ``setup``: gets what only this domain needs
     (system packages, servers, corpora), or None where its extra is all; raises ConfigError.
+
+    ``sources``: third-party benchmarks by name; each gives at most so many tasks, always the same first ones, of split
+    ``benchmark`` with ids that begin with ``NAME/``. They are evaluation data (``worldmodel.trainable``), as are the
+    families that ``held_out`` names, which are those of the split ``family``. ``boxed``: episodes run in the sandbox.
+    ``max_tokens``, ``max_context``: what an evaluated policy may write in a turn and read in an episode, in tokens.
     """
 
     domain: Domain
@@ -37,6 +42,11 @@ class DomainKit:
     generate: Callable[[Split, int, int], list[Task]]
     missing: Callable[[], str]
     setup: Callable[[Callable[[str], None]], None] | None = None
+    sources: Mapping[str, Callable[[int], list[Task]]] = field(default_factory=dict)
+    held_out: Callable[[], Collection[str]] = tuple
+    boxed: bool = True
+    max_tokens: int = 256
+    max_context: int = 16384
 
 
 def names() -> tuple[str, ...]:

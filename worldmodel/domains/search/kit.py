@@ -28,4 +28,10 @@ def _missing() -> str:
     return missing()
 
 
-KIT = DomainKit(SEARCH, (call(FINAL, text="unknown"),), _real, _generate, _missing)
+def _held_out() -> list[str]:
+    from worldmodel.domains.search.families import HELD_OUT
+
+    return [family.__name__ for family in HELD_OUT]
+
+
+KIT = DomainKit(SEARCH, (call(FINAL, text="unknown"),), _real, _generate, _missing, held_out=_held_out, boxed=False)

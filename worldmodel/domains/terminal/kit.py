@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 
 from rollout.protocols import EnvFactory
 from rollout.types import Task
@@ -28,4 +29,10 @@ def _missing() -> str:
     return f"{', '.join(lacking)}: apt-get install bubblewrap util-linux" if lacking else ""
 
 
-KIT = DomainKit(TERMINAL, (FINAL,), _real, _generate, _missing)
+def _held_out() -> Collection[str]:
+    from worldmodel.domains.terminal.families import HELD_OUT
+
+    return HELD_OUT
+
+
+KIT = DomainKit(TERMINAL, (FINAL,), _real, _generate, _missing, held_out=_held_out, max_tokens=64, max_context=1024)
