@@ -10,10 +10,12 @@ from typing import Any
 
 class FakeServer:
     """Answers ``/v1/chat/completions`` with the next of ``replies`` (the last one repeats): a status, headers and a
-    body, or a function of the request. ``bodies`` and ``headers`` keep what was sent."""
+    body, or a function of the request. ``bodies`` and ``headers`` keep what was sent; ``models``: what
+    ``/v1/models`` lists."""
 
     def __init__(self) -> None:
         self.replies: list[Any] = []
+        self.models: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.in_flight = self.most_in_flight = 0
@@ -45,7 +47,8 @@ class FakeServer:
                 self._send(*server.answer(body, {k.lower(): v for k, v in self.headers.items()}))
 
             def do_GET(self) -> None:
-                self._send(200 if self.path == "/v1/models" else 404, {}, '{"data": []}')
+                served = {"data": [{"id": name} for name in server.models]}
+                self._send(200 if self.path == "/v1/models" else 404, {}, json.dumps(served))
 
             def _send(self, status: int, headers: dict[str, str], text: str) -> None:
                 try:

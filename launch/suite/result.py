@@ -14,7 +14,7 @@ from rollout.evaluate import Evaluation
 from rollout.types import Trajectory
 
 HEADER = ("benchmark", "tasks", "success", "95 % interval", "coverage", "turns", "tokens in", "out", "cost", "time")
-NONE = "-"
+NONE, NOT_RUN = "-", "not run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Entry:
     def row(self) -> tuple[str, ...]:
         found = self.evaluation
         if found is None:
-            return (self.name, NONE, f"not run: {self.reason}", *[""] * 7)
+            return (self.name, NONE, NOT_RUN, *[NONE] * 7)
         s, told = found.success, self.tokens
         turns = statistics.fmean(outcome.turns for outcome in found.outcomes)
         return (
@@ -66,7 +66,7 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {"name": self.name, "domain": self.domain, "source": self.source}
         if self.evaluation is None:
-            return {**found, "status": "not run", "reason": self.reason}
+            return {**found, "status": NOT_RUN, "reason": self.reason}
         return {
             **found,
             "status": "run",
@@ -100,6 +100,7 @@ class SuiteResult:
     def markdown(self) -> str:
         lines = [f"# {self.suite}: {self.policy}", "", _line(HEADER), _line(["---"] * len(HEADER))]
         lines += [_line(entry.row()) for entry in self.entries]
+        lines += ["", *(f"- {entry.name} was not run: {entry.reason}" for entry in self.not_run)]
         lines += ["", "Success counts episodes without a verdict as failures; coverage is the share that has one."]
         return "\n".join(lines) + "\n"
 
