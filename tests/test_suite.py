@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -17,8 +18,9 @@ from launch.suite import episodes
 from launch.suite.command import read_prices
 from launch.suite.config import SuiteConfig, folder, load_suite
 from rollout import chat_client
-from rollout.errors import ConfigError
-from rollout.store import read_trajectories
+from rollout.errors import AgentworldError, ConfigError
+from rollout.store import read_trajectories, write_trajectories
+from rollout.types import Prompt, Score, Stop, Task, Trajectory
 from tests.fake_chat import FakeServer, ok
 from tests.fakes import save_policy
 from worldmodel.domains import kit
@@ -150,6 +152,22 @@ def test_finished_episodes_are_never_run_twice(cli, tmp_path: Path) -> None:
     times = [json.loads(line)["seconds"] for line in (tmp_path / "r" / "times.jsonl").read_text().splitlines()]
     assert found["evaluation"]["success"]["mean"] == 1.0 and len(times) == 3
     assert found["wall_seconds"] == pytest.approx(sum(times), abs=1e-3)
+
+
+def test_an_episode_of_another_task_with_the_same_id_is_no_finished_one(tmp_path: Path) -> None:
+    """Read back from disk it is the same task, lists for tuples or not; with another instruction it is not."""
+    file = tmp_path / "phone.jsonl"
+    for task in (kit("terminal").generate("heldout", 1, 0)[0], TASKS[0]):
+        write_trajectories(file, [lost(task)])
+        found = list(read_trajectories(file))
+        listed = dataclasses.replace(task, checks=list(task.checks))
+        assert set(episodes.finished(found, [listed], file)) == {task.id}
+        with pytest.raises(AgentworldError, match=r"phone\.jsonl.*--run-dir"):
+            episodes.finished(found, [dataclasses.replace(task, instruction="Something else.")], file)
+
+
+def lost(task: Task) -> Trajectory:
+    return Trajectory(task, "eval", 0, Prompt(()), (), Stop.TIMEOUT, Score(None))
 
 
 def test_a_run_directory_is_one_evaluations(cli, tmp_path: Path) -> None:

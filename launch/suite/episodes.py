@@ -12,12 +12,13 @@ import queue
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rollout.errors import AgentworldError, BudgetSpent, SamplerFault
 from rollout.pool import Pool
 from rollout.pool_types import Faulted, Finished, Inbox, PoolEvent, lost_episode, may_retry
 from rollout.seeds import derive_seed
-from rollout.store import TrajectoryLog
+from rollout.store import TrajectoryLog, encode
 from rollout.types import Sampling, Stop, Task, Trajectory
 from rollout.worker import EpisodeJob
 
@@ -31,12 +32,17 @@ def finished(found: Sequence[Trajectory], tasks: Sequence[Task], file: Path) -> 
     by_id = {trajectory.task.id: trajectory for trajectory in found}
     for task in tasks:
         earlier = by_id.get(task.id)
-        if earlier is not None and (earlier.task.instruction, earlier.task.checks) != (task.instruction, task.checks):
+        if earlier is not None and _asked(earlier.task) != _asked(task):
             raise AgentworldError(
                 f"{file}: task {task.id} was another task when this evaluation began (the domain changed): "
                 "choose another --run-dir"
             )
     return {task.id: by_id[task.id] for task in tasks if task.id in by_id}
+
+
+def _asked(task: Task) -> Any:
+    """What makes it this task, in the form in which it is on disk (a generator may give lists for tuples)."""
+    return encode((task.instruction, task.checks))
 
 
 def run_missing(
