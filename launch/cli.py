@@ -53,6 +53,16 @@ class WorldName(StrEnum):
     both = "both"
 
 
+class PlayWorld(StrEnum):
+    real = "real"
+    sim = "sim"
+
+
+class RoleName(StrEnum):
+    policy = "policy"
+    world = "world"
+
+
 Split = Annotated[SplitName, typer.Option(help="Seeds: train, heldout; family: families held out whole.")]
 
 
@@ -169,8 +179,13 @@ def fidelity(
 
 @app.command("eval")
 def evaluate(
-    policy: Annotated[str, typer.Option(help="Model folder, or `gold`, or `empty`.")],
-    tasks: Annotated[int, typer.Option(min=1, help="Number of generated tasks.")] = 200,
+    policy: Annotated[
+        str, typer.Option(help="Model folder, `gold` or `empty`; with --suite also a URL, `random`, `human`.")
+    ],
+    suite: Annotated[str | None, typer.Option(help="Many benchmarks, real worlds: real-seven, or a YAML file.")] = None,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Generated tasks (200); suite: at most so many each.")
+    ] = None,
     task_file: Annotated[Path | None, typer.Option(help="JSONL tasks instead of generated ones.")] = None,
     split: Split = SplitName.heldout,
     domain: Domain = "terminal",
@@ -178,24 +193,81 @@ def evaluate(
     world_model: Annotated[str, typer.Option(help="Model folder or server URL, for sim and both.")] = "",
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
     dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the policy; 0: most likely token.")] = 0.0,
-    seed: Seed = 0,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Of the policy; 0: most likely token.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a turn; without: as the domain says.")] = None,
+    max_context: Annotated[int | None, typer.Option(min=2, help="Of an episode; without: as the domain says.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
     workers: Workers = 1,
     vllm: Annotated[str, typer.Option(help="URLs of vLLM servers that sample for --policy, with commas.")] = "",
     out: Annotated[Path | None, typer.Option(help="Also write every episode's outcome as JSON.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Suite: where it lives; an existing one goes on.")] = None,
+    policy_model: Annotated[str, typer.Option(help="Suite: the model's name, with a URL that serves several.")] = "",
+    prices: Annotated[str, typer.Option(help="Suite: dollars for a million tokens, IN,OUT.")] = "",
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Suite: not run is no failure.")] = False,
 ) -> None:
-    """Success of a policy on held-out tasks, in the real world, the simulator, or both."""
+    """Success of a policy on held-out tasks, in the real world, the simulator, or both; or on a whole suite."""
     from launch.evaluate import Evaluand, evaluate_policy, load_tasks, write_json
 
+    if suite is not None:
+        from launch.suite.command import SuiteOptions, evaluate_suite
+
+        if (
+            any((task_file, world_model, served_model, dialect, out))
+            or split is not SplitName.heldout
+            or domain != "terminal"
+            or world is not WorldName.real
+        ):
+            raise UserError(
+                "--suite names its own tasks and worlds: leave out what chooses others (--run-dir, not --out)"
+            )
+        options = SuiteOptions(
+            policy, tasks, temperature, max_tokens, max_context, seed, workers, vllm, run_dir, policy_model, prices
+        )
+        return evaluate_suite(suite, options, allow_missing)
+    if run_dir is not None or policy_model or prices or allow_missing:
+        raise UserError("--run-dir, --policy-model, --prices and --allow-missing belong to --suite")
     if world is not WorldName.real and not world_model:
         raise UserError(f"--world {world.value} needs --world-model")
-    chosen = load_tasks(task_file, split.value, tasks, seed, domain)
+    chosen = load_tasks(task_file, split.value, tasks or 200, seed or 0, domain)
     names = ("real", "sim") if world is WorldName.both else (world.value,)
-    evaluand = Evaluand(policy, world_model, served_model, dialect, temperature, seed, workers, vllm)
+    evaluand = Evaluand(
+        policy,
+        world_model,
+        served_model,
+        dialect,
+        temperature or 0.0,
+        seed or 0,
+        workers,
+        vllm,
+        max_tokens,
+        max_context,
+    )
     result = evaluate_policy(evaluand, chosen, names)
     show(result.rows())
     if out is not None:
         write_json(out, result.to_json())
+
+
+@app.command()
+def play(
+    domain: Annotated[str, typer.Argument(help="A folder of worldmodel/domains.")],
+    task_seed: Annotated[int, typer.Option(min=0, help="Which task.")] = 0,
+    split: Split = SplitName.heldout,
+    role: Annotated[
+        RoleName, typer.Option("--as", help="What you are; world: the gold policy acts.")
+    ] = RoleName.policy,
+    world: Annotated[PlayWorld, typer.Option(help="Where you act.")] = PlayWorld.real,
+    world_model: Annotated[str, typer.Option(help="Model folder or server URL, for sim.")] = "",
+    served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the trajectory, a line of JSON.")] = None,
+) -> None:
+    """One episode by hand: act in a world, or be the world; ends with the verdict of every check."""
+    from launch.play import Game
+    from launch.play import play as run
+
+    game = Game(domain, task_seed, split.value, role.value, world.value, world_model, served_model, dialect)
+    run(game, out)
 
 
 @app.command()

@@ -67,6 +67,8 @@ def _suggestion(path: Sequence[str], model: type[BaseModel]) -> str:
 
 def _fields_at(path: Sequence[str], model: type[BaseModel]) -> list[str]:
     for part in path:
+        if part.isdigit():  # an item of a list has the fields of the list's type
+            continue
         field = model.model_fields.get(part)
         inner = _model_of(field.annotation) if field else None
         if inner is None:

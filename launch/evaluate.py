@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from launch.errors import UserError, need_file
 from launch.pools import policy_pool, replay_pool
 from launch.served import Served
-from launch.worlds import REAL, check_model_folder, real, simulated, world_model_config
+from launch.worlds import REAL, check_model_folder, positions, real, simulated, world_model_config
 from rollout.config import RolloutConfig
 from rollout.evaluate import Evaluation, evaluate
 from rollout.protocols import EnvFactory
@@ -36,12 +36,14 @@ from worldmodel.types import Episode
 
 REFERENCES = ("gold", "empty")
 SLOTS = 32  # episodes at once
+MAX_CONTEXT = 1 << 20  # of a model that names no limit
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluand:
     """What is evaluated and how. ``policy``: a model folder, ``gold`` or ``empty``; ``world_model``: folder or URL.
-    ``vllm``: URLs, with commas, of vLLM servers that were started on that model folder."""
+    ``vllm``: URLs, with commas, of vLLM servers that were started on that model folder. ``max_tokens`` a turn and
+    ``max_context`` an episode; None: as the tasks' domains say."""
 
     policy: str
     world_model: str = ""
@@ -51,6 +53,8 @@ class Evaluand:
     seed: int = 0
     workers: int = 1
     vllm: str = ""
+    max_tokens: int | None = None
+    max_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,29 @@ def evaluate_policy(what: Evaluand, tasks: Sequence[Task], names: Sequence[str])
 
 
 def _run_policy(what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]) -> dict[str, list[Trajectory]]:
-    rollout = RolloutConfig(engine="ray" if what.workers > 1 else "local", workers=what.workers, slots=SLOTS)
+    max_tokens, max_context = room(what.policy, {task.domain for task in tasks}, what.max_tokens, what.max_context)
+    rollout = RolloutConfig(
+        engine="ray" if what.workers > 1 else "local",
+        workers=what.workers,
+        slots=SLOTS,
+        max_tokens=max_tokens,
+        max_context=max_context,
+    )
     sampling = Sampling(what.temperature, rollout.max_tokens)
     served, folder = _served(what), str(Path(what.policy).resolve())
     with policy_pool(folder, worlds, rollout, next(iter(worlds)), served) as pool:
         return {name: pool.run_tasks(tasks, env=name, sampling=sampling, seed=what.seed) for name in worlds}
+
+
+def room(policy: str, domains: Iterable[str], tokens: int | None = None, context: int | None = None) -> tuple[int, int]:
+    """Tokens of a turn and of an episode: as asked for, else the most that one of ``domains`` needs and the model in
+    folder ``policy`` was made for. Raises UserError where the one leaves no room in the other."""
+    kits = [kit(name) for name in domains]
+    tokens = tokens or max(found.max_tokens for found in kits)
+    context = context or min(max(found.max_context for found in kits), positions(policy) or MAX_CONTEXT)
+    if tokens >= context:
+        raise UserError(f"--max-tokens {tokens} leaves no room for a prompt in --max-context {context}")
+    return tokens, context
 
 
 def _served(what: Evaluand) -> Served | None:

@@ -15,6 +15,7 @@ from rollout.errors import SamplerFault
 from rollout.pool import Pool
 from rollout.protocols import EnvFactory, SamplerFactory
 from rollout.reward.checks import ChecksReward
+from rollout.samplers.text import MAX_MESSAGES, TextPolicy
 from rollout.types import Completion, Message, Session
 from rollout.weight_files import WeightWriter
 from rollout.worker import PoolSpec
@@ -41,6 +42,23 @@ def policy_pool(
     )
     if served is not None:
         spec = replace(spec, pack=WeightWriter(str(served.weights)), update_timeout=SERVED_UPDATE_SECONDS + 10.0)
+    return start(spec, rollout.engine == "ray")
+
+
+def text_pool(policy: TextPolicy, worlds: Mapping[str, EnvFactory], rollout: RolloutConfig, env: str) -> Pool:
+    """Workers for a policy that speaks text instead of tokens: a served chat model, a script, a person."""
+    spec = PoolSpec(
+        num_workers=rollout.workers,
+        slots=rollout.slots,
+        env_factories=worlds,
+        sampler_factory=policy,
+        chat_factory=policy,
+        reward=ChecksReward(),
+        settings=replace(rollout.episode, max_context=MAX_MESSAGES),
+        sampling=rollout.sampling,
+        env=env,
+        threads=rollout.threads,
+    )
     return start(spec, rollout.engine == "ray")
 
 

@@ -183,12 +183,17 @@ def evaluated(
 
 def training_tasks(config: ExperimentConfig) -> list[Task]:
     """From the task file, of whatever domains its tasks name, else the terminal's generated from the seed;
-    ``rollout.max_turns`` applied. Raises TaskError naming file, line and field."""
+    ``rollout.max_turns`` applied. Raises TaskError naming file, line and field, or the id of a task that is evaluation
+    data."""
     from worldmodel.mixture import generate
     from worldmodel.tasks import load as load_tasks
+    from worldmodel.trainable import check_trainable
 
     if config.tasks.file:
-        return config.rollout.capped(load_tasks(Path(config.tasks.file)))
+        file = Path(config.tasks.file)
+        tasks = load_tasks(file)
+        check_trainable(tasks, file)
+        return config.rollout.capped(tasks)
     return config.rollout.capped(generate({"terminal": 1.0}, "train", config.tasks.train, config.seed))
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from rollout.seeds import derive_seed
 from rollout.types import Message, Task
 from worldmodel.traces import Played, play_all
+from worldmodel.trainable import check_trainable
 
 if TYPE_CHECKING:
     from rollout.chat import TokenChat
@@ -83,8 +84,10 @@ def fine_tune(
 
 
 def demonstrations(tasks: Iterable[Task], chat: TokenChat, recipe: WarmRecipe) -> list[TokenRow]:
-    """One row a task: prompt, then each action with what the real world answered; loss on the actions."""
+    """One row a task: prompt, then each action with what the real world answered; loss on the actions.
+    Raises TaskError naming a task that is evaluation data."""
     tasks = list(tasks)
+    check_trainable(tasks)
     played = play_all([(task, shown(task, recipe)) for task in tasks], 2 * (os.cpu_count() or 1))
     return [row(found, chat) for found in played]
 

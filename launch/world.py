@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rollout.errors import TaskError
 from rollout.types import Message
 from worldmodel.behaviours import FINAL_CLASS
 from worldmodel.dialects.rows import Keep, Row, session_row
 from worldmodel.dialects.transcript import Transcript
 from worldmodel.domains import behaviours, kit
-from worldmodel.episodes import read_episodes
+from worldmodel.episodes import EPISODES, read_episodes
 from worldmodel.masking import TurnMasking
 from worldmodel.spans import determined, open_spans
+from worldmodel.trainable import reserved
 from worldmodel.types import Episode, Transition
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def train_round(
     from trainer.stages import load_model, sft, store_as
     from trainer.tokenizer import train_tokenizer
 
-    episodes = list(read_episodes(folder))
+    episodes = training_episodes(folder)
     if start is None:
         train_tokenizer(vocabulary_texts(episodes), recipe.vocabulary, out)
     chat = load_chat(start or out)
@@ -92,6 +94,19 @@ def train_round(
     result = sft(model, chat.tokenizer, fitting, out, config)
     store_as(out, "bfloat16")
     return result
+
+
+def training_episodes(folder: Path) -> list[Episode]:
+    """All of ``folder``. Raises ConfigError where it is damaged, TaskError naming file, line and task where one is
+    evaluation data."""
+    episodes = list(read_episodes(folder))
+    for number, episode in enumerate(episodes, 1):
+        if why := reserved(episode.domain, episode.family, episode.task_id):
+            raise TaskError(
+                f"{folder / EPISODES}:{number}: task {episode.task_id} is evaluation data ({why}): nothing may be "
+                "trained on it"
+            )
+    return episodes
 
 
 def vocabulary_texts(episodes: Sequence[Episode]) -> Iterator[str]:

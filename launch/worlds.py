@@ -55,10 +55,13 @@ def training_worlds(config: WorldModelConfig | None) -> dict[str, EnvFactory]:
     return worlds
 
 
-def real(domains: Iterable[str] = ()) -> EnvFactory:
-    """The real worlds, once a box was seen to start and ``domains`` to lack nothing. Raises SandboxError, UserError."""
-    check_sandbox()
-    check_domains(domains)
+def real(domains: Iterable[str] = ("terminal",)) -> EnvFactory:
+    """The real worlds, once those of ``domains`` were seen to be there. Raises SandboxError where one of them needs a
+    box and none starts, UserError where one lacks something else."""
+    named = sorted(set(domains))
+    if any(kit(name).boxed for name in named):
+        check_sandbox()
+    check_domains(named)
     return RealWorlds()
 
 
@@ -103,6 +106,13 @@ def check_model_folder(path: str | Path) -> None:
         raise CheckpointError(f"{folder}: config.json or the weights' index is not readable ({error})") from error
     for name in names:
         _check_weights(folder / name)
+
+
+def positions(path: str | Path) -> int | None:
+    """The longest context that the model folder ``path`` says it was made for."""
+    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+    found = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return int(found) if isinstance(found, int) else None
 
 
 def _check_weights(file: Path) -> None:

@@ -1,6 +1,7 @@
 """Trajectories and ledger <-> disk, as lines of JSON that a person can read.
 
-Owns: an exact codec for every noun, one trajectory file per (attempt, step), one ledger per attempt.
+Owns: an exact codec for every noun, one trajectory file per (attempt, step), one ledger per attempt, and
+trajectory files that a later process goes on with.
 Refuses: deciding what to keep; several writers of one attempt (the run's driver is the only one).
 
 Layout under the root::
@@ -65,6 +66,28 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """Whole lines of a trajectory file, also while it is being written."""
     for row in _rows(path):
         yield decode(Trajectory, row)
+
+
+class TrajectoryLog:
+    """One growing trajectory file that a later process goes on with: what an earlier one finished is read, a line that
+    it did not finish is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            data = path.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                os.truncate(path, whole)
+        self.found = list(read_trajectories(path)) if path.exists() else []
+        self._file = path.open("a", encoding="ascii")
+
+    def add(self, trajectory: Trajectory) -> None:
+        """One whole line, seen by readers at once."""
+        _append(self._file, encode(trajectory))
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class RolloutStore:

@@ -146,13 +146,15 @@ class Finish(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of a sampler. ``ids``, ``logprobs`` and ``versions`` have the same length T >= 1;
-    ``logprobs`` are natural logs under the distribution that was sampled from; ``ids`` include the stop id."""
+    ``logprobs`` are natural logs under the distribution that was sampled from; ``ids`` include the stop id. ``usage``:
+    what a served policy reports for this call."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
     finish: Finish
     versions: tuple[Version, ...]
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

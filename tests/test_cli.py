@@ -13,13 +13,14 @@ import pytest
 from launch.cli import main
 from launch.collect import collect
 from launch.errors import UserError
-from launch.evaluate import Evaluand, evaluate_policy, load_tasks, replayed
+from launch.evaluate import Evaluand, evaluate_policy, load_tasks, replayed, room
 from launch.train import check_same_experiment, num_batches
 from launch.worlds import check_model_folder, world_model_config
 from rollout.errors import CheckpointError, ConfigError, TaskError
 from rollout.types import CheckResult, Stop
 from rollout.worker import ReplayOutcome
 from tests.fakes import make_task, save_policy
+from worldmodel.domains import kit
 from worldmodel.domains.terminal.tasks import generate
 from worldmodel.tasks import save
 
@@ -163,6 +164,21 @@ def test_sandbox_that_cannot_start(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_a_domain_without_a_box_needs_no_sandbox(tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "launch.cli", "eval", "--policy", "gold", "--domain", "android", "--tasks", "2"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "") and "100.0%" in done.stdout
+
+
+def test_what_a_policy_may_write_is_the_domains_to_say(policy: Path) -> None:
+    assert room(str(policy), ["terminal"]) == (64, 1024)
+    assert room(str(policy), ["android"]) == (kit("android").max_tokens, 2048)  # what the model was made for
+    assert room(str(policy), ["terminal", "android"], 100, 300) == (100, 300)
+    with pytest.raises(UserError, match="--max-tokens 300 leaves no room"):
+        room(str(policy), ["terminal"], 300, 300)
+
+
 def test_terminal_text_of_errors_is_stripped(cli, tmp_path: Path) -> None:
     status, _, err = cli("train", "absent\x1b[31m.yaml")
     assert status == 2 and "\x1b" not in err
@@ -176,7 +192,7 @@ def test_help_needs_no_framework() -> None:
     code += "    print([m for m in ('torch', 'ray', 'trl', 'matplotlib', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("[]")
-    for name in ("quickstart", "collect", "fidelity", "eval", "vet", "train", "doctor", "report"):
+    for name in ("quickstart", "collect", "fidelity", "eval", "play", "vet", "train", "doctor", "report"):
         assert name in done.stdout
 
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from launch.agents import random_actions
 from launch.checks import cluster
 from launch.checks.cluster import Node, ray_cluster, verdict
-from launch.checks.domain import random_actions, self_test
+from launch.checks.domain import self_test
 from launch.checks.finding import Problem, found
 from launch.checks.judge import ping
 from launch.checks.logprobs import TEMPERATURE, Mode, mode, sampler_logprobs
@@ -99,9 +100,10 @@ def test_a_domain_whose_world_fails_is_named() -> None:
 def test_random_actions_are_texts(seed: int, count: int) -> None:
     import random
 
-    actions = random_actions(make_tasks(count), random.Random(seed))
-    assert actions and all(isinstance(action, str) for action in actions)
-    assert actions == random_actions(make_tasks(count), random.Random(seed))
+    known = [action for task in make_tasks(count) for action in task.reference.gold]
+    actions = random_actions(known, random.Random(seed), 4)
+    assert len(actions) == 4 and all(isinstance(action, str) for action in actions)
+    assert actions == random_actions(known, random.Random(seed), 4)
 
 
 # ---------------------------------------------------------------- a judge

@@ -24,8 +24,9 @@ from worldmodel.environment import SimulatedEnvironment, SimulationSettings
 from worldmodel.episodes import from_json, to_json
 from worldmodel.prompt import compact
 from worldmodel.replay import ReplayWorldModel
-from worldmodel.tasks import Split
+from worldmodel.tasks import BENCHMARK, Split
 from worldmodel.traces import record_share, sessions
+from worldmodel.trainable import reserved
 
 DOMAINS = names()
 CANARY = "kingfisher-7731"
@@ -118,6 +119,28 @@ def test_tasks_are_equal_for_equal_seeds_and_apart_between_splits(name: str) -> 
         assert task.domain == name and task.checks and task.reference.gold and task.reference.wrong
         assert all(not kit(name).domain.parse(text).error for text in task.reference.gold)
         assert kit(name).domain.parse(task.reference.gold[-1]).final
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_evaluation_data_is_recognised_whatever_its_split_says(name: str) -> None:
+    """By id, and a family that is held out by its name: the kit's ``held_out`` names those of the split ``family``."""
+    found = kit(name)
+    held, seen = drawn(found, "family", 60, 0), drawn(found, "train", 60, 0)
+    assert {task.family for task in held} <= set(found.held_out()), "the kit's held_out lacks a family"
+    assert not {task.family for task in seen} & set(found.held_out())
+    assert not any(reserved(t.domain, t.family, t.id, t.split) for t in seen)
+    for task in (*held, *drawn(found, "heldout", 20, 0)):
+        assert reserved(name, "", task.id), f"ids are FAMILY-SPLIT-SEED-INDEX, not {task.id}"
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_third_party_tasks_are_marked_as_evaluation_data(name: str) -> None:
+    for source, tasks in here(name).sources.items():
+        first, more = tasks(2), tasks(5)
+        assert 0 < len(first) <= 2 and more[: len(first)] == first and len({task.id for task in more}) == len(more)
+        for task in more:
+            assert task.domain == name and task.split == BENCHMARK and task.id.startswith(f"{source}/")
+            assert reserved(name, task.family, task.id)
 
 
 @pytest.mark.parametrize("name", DOMAINS)

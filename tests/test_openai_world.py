@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import pickle
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollout import chat_client
 from rollout.errors import WorldFault
 from rollout.types import Action, Check, Finish, Message, ObservationKind, Predicate, Prompt, Task, World
+from tests.fake_chat import FakeServer, ok
 from tests.fakes import make_task
-from worldmodel import openai as served
 from worldmodel.environment import SimulatedFactory, SimulationSettings
 from worldmodel.openai import OpenAIWorldModel, ServerSpec, base_url
 from worldmodel.types import Exchange, PredictRequest, WorldSpec
@@ -27,74 +25,13 @@ from worldmodel.types import Exchange, PredictRequest, WorldSpec
 SPEC = WorldSpec("terminal", "You are a Linux shell.", "One command.", "a.txt holds 1")
 
 
-class FakeServer:
-    """Answers ``/v1/chat/completions`` with the next of ``replies`` (the last one repeats): a status, headers and a
-    body, or a function of the request. ``bodies`` and ``headers`` keep what was sent."""
-
-    def __init__(self) -> None:
-        self.replies: list[Any] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.in_flight = self.most_in_flight = 0
-        self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def answer(self, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
-        with self.lock:
-            self.bodies.append(body)
-            self.headers.append(headers)
-            self.in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
-            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        try:
-            return reply(body) if callable(reply) else reply
-        finally:
-            with self.lock:
-                self.in_flight -= 1
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                self._send(*server.answer(body, {k.lower(): v for k, v in self.headers.items()}))
-
-            def do_GET(self) -> None:
-                self._send(200 if self.path == "/v1/models" else 404, {}, '{"data": []}')
-
-            def _send(self, status: int, headers: dict[str, str], text: str) -> None:
-                try:
-                    self.send_response(status)
-                    for key, value in {**headers, "content-length": str(len(text.encode()))}.items():
-                        self.send_header(key, value)
-                    self.end_headers()
-                    self.wfile.write(text.encode())
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # the client's deadline passed
-
-            def log_message(self, *args: Any) -> None:
-                return
-
-        return Handler
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    monkeypatch.setattr(served, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(chat_client, "BACKOFF_SECONDS", 0.01)
     fake = FakeServer()
     yield fake
     fake.http.shutdown()
     fake.http.server_close()
-
-
-def ok(content: str | None, finish: str = "stop", **message: Any) -> tuple[int, dict[str, str], str]:
-    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
-    usage = {"prompt_tokens": 11, "completion_tokens": 3}
-    return 200, {}, json.dumps({"model": "served-1", "choices": [choice], "usage": usage})
 
 
 def ask(action: str = "cat a.txt", history: int = 0, seconds: float = 5.0, **kwargs: Any) -> PredictRequest:

@@ -2,7 +2,7 @@
 
 Owns: the form of a task on disk and its validation. Refuses: making tasks (each domain does).
 ``train`` and ``heldout`` draw from disjoint seeds over the same families; ``family`` draws from families that no
-training data of the policy or of the world model contains.
+training data of the policy or of the world model contains. Tasks of third-party benchmarks say ``benchmark``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rollout.errors import TaskError
 from rollout.types import Check, Predicate, Reference, Task, World
 
 Split = Literal["train", "heldout", "family"]
+BENCHMARK = "benchmark"
 PREDICATES = ("equals", "same_lines", "contains", "lacks", "regex")
 
 

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Sequence
 
+from launch.agents import random_actions
 from launch.checks.finding import Problem
 from rollout.errors import WorldFault
 from rollout.protocols import EnvFactory
@@ -23,24 +24,18 @@ EPISODE_SECONDS, TURNS = 30.0, 4
 def self_test(factory: EnvFactory, tasks: Sequence[Task], seed: int = 0) -> str:
     """On each task the reference must succeed, doing nothing must fail, and random actions, garbage among them, must
     end in a verdict. Raises Problem naming the task."""
+    known = [action for task in tasks for action in task.reference.gold]
     for task in tasks:
         actions = {
             "reference": task.reference.gold,
             "idle": (),
-            "random": random_actions(tasks, random.Random(derive_seed(seed, "doctor", task.id))),
+            "random": random_actions(known, random.Random(derive_seed(seed, "doctor", task.id)), TURNS),
         }
         for who, texts in actions.items():
             verdict = _act(factory, task, texts, seed, who)
             if verdict is None or (who != "random" and verdict != (who == "reference")):
                 raise Problem(f"{task.id}: the {who} agent's verdict is {verdict}")
     return f"{len(tasks)} tasks: the reference succeeds, doing nothing fails, a random agent gets a verdict"
-
-
-def random_actions(tasks: Sequence[Task], rng: random.Random) -> tuple[str, ...]:
-    """Commands out of place, and texts that are no action at all."""
-    commands = [action for task in tasks for action in task.reference.gold]
-    junk = ["", "\x00\x1b[2J", "'", "$(", "\n\n", "done done", "x" * 5000, "".join(map(chr, range(0x2500, 0x2540)))]
-    return tuple(rng.choice(commands if commands and rng.random() < 0.5 else junk) for _ in range(TURNS))
 
 
 def _act(factory: EnvFactory, task: Task, actions: Sequence[str], seed: int, who: str) -> bool | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -32,6 +32,11 @@ class DomainKit:
     (system packages, servers, corpora), or None where its extra is all; raises ConfigError. ``behaviours``: how traces
     are collected, where the default ones (``worldmodel.behaviours``) are not enough. ``of_families``: ``generate`` for
     the families named, where they can be chosen.
+
+    ``sources``: third-party benchmarks by name; each gives at most so many tasks, always the same first ones, of split
+    ``benchmark`` with ids that begin with ``NAME/``. They are evaluation data (``worldmodel.trainable``), as are the
+    families that ``held_out`` names, which are those of the split ``family``. ``boxed``: episodes run in the sandbox.
+    ``max_tokens``, ``max_context``: what an evaluated policy may write in a turn and read in an episode, in tokens.
     """
 
     domain: Domain
@@ -42,6 +47,11 @@ class DomainKit:
     setup: Callable[[Callable[[str], None]], None] | None = None
     behaviours: Callable[[], Behaviours] | None = None
     of_families: Callable[[Split, int, int, Sequence[str]], list[Task]] | None = None
+    sources: Mapping[str, Callable[[int], list[Task]]] = field(default_factory=dict)
+    held_out: Callable[[], Collection[str]] = tuple
+    boxed: bool = True
+    max_tokens: int = 256
+    max_context: int = 16384
 
 
 def names() -> tuple[str, ...]:

@@ -28,4 +28,10 @@ def _missing() -> str:
     return ""
 
 
-KIT = DomainKit(ANDROID, (DONE,), _real, _generate, _missing, of_families=_generate)
+def _held_out() -> tuple[str, ...]:
+    from worldmodel.domains.android.families_more import HELD_OUT
+
+    return HELD_OUT
+
+
+KIT = DomainKit(ANDROID, (DONE,), _real, _generate, _missing, of_families=_generate, held_out=_held_out, boxed=False)

@@ -37,5 +37,21 @@ def _behaviours() -> Behaviours:
     return search_behaviours(EMPTY)
 
 
+def _held_out() -> list[str]:
+    from worldmodel.domains.search.families import HELD_OUT
+
+    return [family.__name__ for family in HELD_OUT]
+
+
 EMPTY = (call(FINAL, text="unknown"),)
-KIT = DomainKit(SEARCH, EMPTY, _real, _generate, _missing, behaviours=_behaviours, of_families=_generate)
+KIT = DomainKit(
+    SEARCH,
+    EMPTY,
+    _real,
+    _generate,
+    _missing,
+    behaviours=_behaviours,
+    of_families=_generate,
+    held_out=_held_out,
+    boxed=False,
+)

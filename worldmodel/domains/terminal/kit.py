@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rollout.protocols import EnvFactory
 from rollout.types import Task
@@ -36,4 +36,21 @@ def _behaviours() -> Behaviours:
     return TERMINAL_BEHAVIOURS
 
 
-KIT = DomainKit(TERMINAL, (FINAL,), _real, _generate, _missing, behaviours=_behaviours, of_families=_generate)
+def _held_out() -> Collection[str]:
+    from worldmodel.domains.terminal.families import HELD_OUT
+
+    return HELD_OUT
+
+
+KIT = DomainKit(
+    TERMINAL,
+    (FINAL,),
+    _real,
+    _generate,
+    _missing,
+    behaviours=_behaviours,
+    of_families=_generate,
+    held_out=_held_out,
+    max_tokens=64,
+    max_context=1024,
+)

@@ -1,0 +1,1 @@
+"""``agentworld eval --suite``: one policy on many benchmarks, in their real worlds."""
