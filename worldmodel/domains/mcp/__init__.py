@@ -20,7 +20,8 @@ HEAD = """\
 You act through tools. Reply with one JSON object, one call a turn: {"name": "...", "arguments": {...}}
 Tools ("?" marks what may be left out):"""
 TAIL = """\
-answer(text: string): ends the task; give the bare value that was asked for, several separated by semicolons, or done."""
+answer(text: string): ends the task; give the bare value that was asked for (several: separated by semicolons), \
+or done."""
 PLACES = {"filesystem": f"Files are below {FILES}.", "git": f"The repository is {REPO}, its files below src.",
           "both": f"Its files can be edited below {SOURCES}."}  # fmt: skip
 

@@ -118,12 +118,21 @@ _SERVERS: Mapping[str, Mapping[str, tuple[Mapping[str, Form], str]]] = {
     },
 }
 SERVERS = tuple(_SERVERS)
-CHANGING = ("write_", "edit_", "create_", "move_", "add_", "delete_", "git_commit", "git_add", "git_reset",
-            "git_create_branch", "git_checkout")  # how the names of tools begin that can change something
+CHANGING = (
+    "write_",
+    "edit_",
+    "create_",
+    "move_",
+    "add_",
+    "delete_",
+    "git_commit",
+    "git_add",
+    "git_reset",
+    "git_create_branch",
+    "git_checkout",
+)  # how the names of tools begin that can change something
 TOOLS: Mapping[str, Tool] = {
-    name: Tool(server, Fields(form), text)
-    for server, tools in _SERVERS.items()
-    for name, (form, text) in tools.items()
+    name: Tool(server, Fields(form), text) for server, tools in _SERVERS.items() for name, (form, text) in tools.items()
 }
 
 

@@ -44,7 +44,12 @@ def program(server: str, state: Mapping[str, Any]) -> list[str]:
     python = [ENV, "PYTHONPATH=/opt/mcp/python", PYTHON]
     match server:
         case "filesystem":
-            return [NODE, f"{MODULES}/server-filesystem/dist/index.js", FILES, *([SOURCES] if state.get("repo") else [])]
+            return [
+                NODE,
+                f"{MODULES}/server-filesystem/dist/index.js",
+                FILES,
+                *([SOURCES] if state.get("repo") else []),
+            ]
         case "memory":
             return [ENV, f"MEMORY_FILE_PATH={GRAPH}", NODE, f"{MODULES}/server-memory/dist/index.js"]
         case "git":
