@@ -15,7 +15,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -57,6 +57,8 @@ class Connection:
 
     def _failed(self) -> str:
         error = self._task.exception() if self._task and self._task.done() and not self._task.cancelled() else None
+        if isinstance(error, TimeoutError):
+            return "the server did not begin in time"
         return f"the server was not understood: {str(error)[:200]}" if error else "the server did not begin"
 
     async def _hold(self) -> None:
@@ -84,7 +86,7 @@ class Connection:
             try:
                 async for item in outgoing:
                     line = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode()
-                    for reply in await in_thread(lambda line=line: self._exchange(line)):
+                    for reply in await in_thread(partial(self._exchange, line)):
                         await incoming.send(wrapped(types.jsonrpc_message_adapter.validate_json(reply)))
             except (SandboxError, ValueError) as error:
                 self._fault = self._fault or str(error).splitlines()[0]

@@ -4,7 +4,7 @@ Owns: dates, authors, ids (SHA-1, as git computes them), so that a state can be 
 Refuses: running git (``servers``).
 
 ``repo`` in a state: {"commits": [{"message", "author", "files": {path: text, or null to delete}, "parent": index or
--1}], "branches": {name: index}, "changes": {path: text}, "staged": [paths]}; HEAD is on ``main``.
+-1}], "branches": {name: index}, "changes": {path of HEAD: text}, "staged": [paths]}; HEAD is on ``main``.
 """
 
 from __future__ import annotations

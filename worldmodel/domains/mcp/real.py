@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from rollout.errors import TaskError
 from rollout.reward.checks import holds
@@ -26,6 +28,8 @@ from worldmodel.domains.mcp.grammar import NO_ANSWER, PROBE, said
 from worldmodel.domains.mcp.servers import LIMITS, START_SECONDS, build, machine, program
 from worldmodel.sandbox import Machine, SandboxError
 from worldmodel.types import refusal
+
+T = TypeVar("T")
 
 
 class McpEnvironment:
@@ -41,12 +45,13 @@ class McpEnvironment:
         self._machine: Machine | None = None
         self._connections: dict[str, Connection] = {}
         self._answer = NO_ANSWER
+        self._turn = threading.Lock()  # a cancelled call may still be running in its thread
         self._anchor = _digest(json.dumps(self._state, sort_keys=True))
 
     async def start(self) -> Prompt:
         """Raises SandboxError where the machine or a server cannot be had."""
         self._machine = made = machine(self._state)
-        await in_thread(lambda: _begin(made, self._state))
+        await self._call(lambda: _begin(made, self._state))
         await self._serve(self._state["servers"], writable=True)
         return MCP.prompt(self._task)
 
@@ -55,7 +60,7 @@ class McpEnvironment:
         made = self._running()
         for server in servers:
             argv = program(server, self._state)
-            service = await in_thread(lambda argv=argv: made.serve(argv, LIMITS, writable=writable))  # type: ignore[misc]
+            service = await self._call(partial(made.serve, argv, LIMITS, writable=writable))
             self._connections[server] = Connection(service, START_SECONDS)
         await asyncio.gather(*(self._connections[server].open() for server in servers))
         for server in servers:
@@ -92,7 +97,7 @@ class McpEnvironment:
         try:
             return await self._connections[server].call(action.name, action.arguments)
         except SandboxError:
-            await self._connections.pop(server).close()
+            await self._connections[server].close()
             await self._serve([server], writable=True)
             return f"Error: the {server} server gave no answer and was started again"
 
@@ -116,7 +121,7 @@ class McpEnvironment:
         open_, self._connections = self._connections, {}
         await asyncio.gather(*(connection.close() for connection in open_.values()))
         if self._machine is not None:
-            await in_thread(self._machine.freeze)
+            await self._call(self._machine.freeze)
 
     async def restore(self, turns: Sequence[Turn]) -> bool:
         return False
@@ -126,7 +131,14 @@ class McpEnvironment:
         if self._machine is not None:
             self._machine.interrupt()
             await self._freeze()
-            await in_thread(self._machine.close)
+            await self._call(self._machine.close)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        def locked() -> T:
+            with self._turn:
+                return work()
+
+        return await in_thread(locked)
 
 
 def _begin(made: Machine, state: Any) -> None:

@@ -73,8 +73,9 @@ def _fill(target: Path) -> None:
     version = run(["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
     wanted = target / "requirements.txt"
     wanted.write_text(_text("requirements.txt"), encoding="utf-8")
-    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--no-compile",
-         "--only-binary", ":all:", "--python-version", version, "--target", str(python), "-r", str(wanted)])  # fmt: skip
+    pinned = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--python-version", version]
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *pinned, "--target", str(python),
+         "-r", str(wanted)])  # fmt: skip
     if not (python / "mcp_server_git").is_dir():
         raise ConfigError("setup: pip installed no mcp-server-git")
     run(["/usr/bin/python3", "-m", "compileall", "-q", str(python)])  # boxes cannot write what they compile

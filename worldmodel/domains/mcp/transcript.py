@@ -1,6 +1,6 @@
 """The initial state of a world as a transcript: read-only calls, each with what the real server prints for it.
 
-Owns: those texts, letter for letter (a test compares them with the servers). Refuses: what the state is for (``tasks``).
+Owns: those texts, letter for letter (a test compares them with the servers). Refuses: what a state is for (``tasks``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from worldmodel.domains.mcp.catalogue import FILES, REPO
 from worldmodel.domains.mcp.grammar import call
 from worldmodel.domains.mcp.history import commits, line
 
-Shown = tuple[str, str]  # a call and its reply
+Shown = tuple[str, str]  # a call and its reply; where no call prints it, a line that says what it is
 
 
 def shown(state: Mapping[str, Any]) -> list[Shown]:
@@ -69,8 +69,27 @@ def _repository(repo: Mapping[str, Any]) -> Iterator[Shown]:
         for path, text in commit.files.items():
             if text is not None:
                 yield call("git_show", repo_path=REPO, revision=f"{commit.id}:{path}"), text
-    for path, text in repo.get("changes", {}).items():
-        yield call("read_text_file", path=f"{REPO}/{path}"), text
+    yield call("git_status", repo_path=REPO), f"Repository status:\n{status(repo)}"
+    for path, text in repo["changes"].items():
+        yield f"{path} as it is in the working tree:", text
+
+
+def status(repo: Mapping[str, Any]) -> str:
+    """What ``git status`` prints where all changes are of files that HEAD has."""
+    staged = [f"\tmodified:   {path}" for path in sorted(repo["staged"])]
+    rest = [f"\tmodified:   {path}" for path in sorted(set(repo["changes"]) - set(repo["staged"]))]
+    rows = ["On branch main"]
+    if staged:
+        hint = '  (use "git restore --staged <file>..." to unstage)'
+        rows += ["Changes to be committed:", hint, *staged, ""]
+    if rest:
+        hints = ['  (use "git add <file>..." to update what will be committed)',
+                 '  (use "git restore <file>..." to discard changes in working directory)']  # fmt: skip
+        rows += ["Changes not staged for commit:", *hints, *rest, ""]
+    if not staged:
+        add = 'no changes added to commit (use "git add" and/or "git commit -a")'
+        rows.append(add if rest else "nothing to commit, working tree clean")
+    return "\n".join(rows)
 
 
 def _database(script: str) -> Iterator[Shown]:
