@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -95,9 +96,10 @@ class Connection:
         """Send a line; where it is a request, the lines up to its answer."""
         with self._turn:
             message, replies = json.loads(line), list[bytes]()
+            until = time.monotonic() + (self._service.limits.deadline if self._open.done() else self._seconds)
             self._service.send(line)
             while "method" in message and "id" in message:
-                replies.append(self._service.receive())
+                replies.append(self._service.receive(until - time.monotonic()))
                 reply = json.loads(replies[-1])
                 if isinstance(reply, dict) and reply.get("id") == message["id"] and "method" not in reply:
                     break
