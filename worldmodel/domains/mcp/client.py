@@ -58,8 +58,6 @@ class Connection:
 
     def _failed(self) -> str:
         error = self._task.exception() if self._task and self._task.done() and not self._task.cancelled() else None
-        if isinstance(error, TimeoutError):
-            return "the server did not begin in time"
         return f"the server was not understood: {str(error)[:200]}" if error else "the server did not begin"
 
     async def _hold(self) -> None:
@@ -70,9 +68,13 @@ class Connection:
         pump = asyncio.create_task(self._pump(outgoing, incoming))
         try:
             async with session(from_server, to_server) as client:
-                async with asyncio.timeout(self._seconds):
-                    await client.initialize()
-                    listed = await client.list_tools()
+                try:
+                    async with asyncio.timeout(self._seconds):
+                        await client.initialize()
+                        listed = await client.list_tools()
+                except TimeoutError:
+                    self._fault = self._fault or "the server did not begin in time"
+                    return
                 self.schemas = {tool.name: tool.input_schema for tool in listed.tools}
                 self._open.set_result(client)
                 await self._over.wait()
