@@ -123,10 +123,13 @@ class Machine:
         self._box = terminal
         return self._seen(terminal.press(keys))
 
-    def serve(self, argv: Sequence[str], limits: Limits | None = None, errors: str = "/dev/null") -> Service:
+    def serve(
+        self, argv: Sequence[str], limits: Limits | None = None, errors: str = "/dev/null", writable: bool = True
+    ) -> Service:
         """A long-running program in a box of its own on the same files, spoken to in lines; it ends with the episode
-        (``freeze``, ``probe``, ``close``). Raises SandboxError where it cannot be started."""
-        service = Service(self._link, self._running(), limits or self.limits, argv, errors)
+        (``freeze``, ``probe``, ``close``). ``writable`` False: for verdicts, it cannot change the files. Raises
+        SandboxError where it cannot be started."""
+        service = Service(self._link, self._running(), limits or self.limits, argv, errors, writable)
         self._services.append(service)
         return service
 

@@ -26,13 +26,19 @@ class Service(Box):
     """A running program. One thread at a time, except ``interrupt``. ``limits.output`` bounds a line in bytes."""
 
     def __init__(
-        self, link: Link, workspace: dict[str, Any], limits: Limits, argv: Sequence[str], errors: str = "/dev/null"
+        self,
+        link: Link,
+        workspace: dict[str, Any],
+        limits: Limits,
+        argv: Sequence[str],
+        errors: str = "/dev/null",
+        writable: bool = True,
     ) -> None:
         self._buffer = bytearray()
         in_read, self._in = os.pipe()
         self._out, out_write = os.pipe()
         words = ("/bin/bash", "-c", _START, "service", str(limits.processes), HOME, errors, *argv)
-        super().__init__(link, workspace, limits, True, words, (in_read, out_write))
+        super().__init__(link, workspace, limits, writable, words, (in_read, out_write))
         for fd in (self._in, self._out):
             os.set_blocking(fd, False)
         try:

@@ -1,0 +1,39 @@
+"""What the folder of the tool domain offers (``worldmodel.domains``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rollout.protocols import EnvFactory
+from rollout.types import Task
+from worldmodel.domains import DomainKit
+from worldmodel.domains.mcp import MCP
+from worldmodel.domains.mcp.grammar import FINAL, call
+from worldmodel.tasks import Split
+
+
+def _real() -> EnvFactory:
+    from worldmodel.domains.mcp.real import McpFactory
+
+    return McpFactory()
+
+
+def _generate(split: Split, count: int, seed: int) -> list[Task]:
+    from worldmodel.domains.mcp.tasks import generate
+
+    return generate(split, count, seed)
+
+
+def _missing() -> str:
+    from worldmodel.domains.mcp.setup import missing
+
+    return missing()
+
+
+def _setup(say: Callable[[str], None]) -> None:
+    from worldmodel.domains.mcp.setup import setup
+
+    setup(say)
+
+
+KIT = DomainKit(MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup)
