@@ -1,7 +1,8 @@
 """The swe domain: a bug in a checkout of a real Python package, to be found and mended with a shell and file tools.
 
 Owns: the policy's prompt, and the world as the simulator reads it.
-Refuses: the grammar (``grammar``), packages (``packages``), acting (``real``), verdicts (``verdict``), tasks (``tasks``).
+Refuses: the grammar (``grammar``), packages (``packages``), acting (``real``), verdicts
+(``verdict``), tasks (``tasks``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ SYSTEM = """\
 You mend bugs in a Python package. Reply with one JSON object, one call a turn; paths are relative to the checkout.
 {"name": "shell", "arguments": {"command": "python3 -m pytest -q tests"}} runs in one bash that starts in the checkout
 {"name": "read", "arguments": {"path": "...", "start": 1, "end": 80}} (start and end are optional)
-{"name": "edit", "arguments": {"path": "...", "old": "...", "new": "..."}} old must occur once; an empty old makes a file
+{"name": "edit", "arguments": {"path": "...", "old": "...", "new": "..."}} old occurs once; an empty old makes a file
 {"name": "list", "arguments": {"path": "..."}} and {"name": "search", "arguments": {"pattern": "...", "path": "..."}}
 {"name": "todo", "arguments": {"items": [{"text": "...", "status": "pending"}]}} (pending, in_progress, done)
 {"name": "finish", "arguments": {}} ends the task.

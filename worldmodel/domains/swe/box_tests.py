@@ -4,10 +4,10 @@ Owns: forking pytest, its deadline, what it reported, and the screening of names
 and the shown pytest alone. Refuses: believing a test process: it cannot reach this process's pipes (not dumpable, own
 descriptors), must report every test, and must fail the canary that it is handed among the others.
 
-Request: ``root``, ``paths`` (below it, for sys.path), ``tests`` (files or ids), ``seconds``; optional ``edits`` (path ->
-[[start, stop, text]], undone afterwards), ``trace`` (path prefixes: also say which functions each test enters),
-``cpu`` (seconds of processor time), ``bytecode`` (keep
-what was compiled for the next request), ``canary`` (a file that is made and must fail), ``screen`` ({"below": [...], "names": [...]}: names that may not occur).
+Request: ``root``, ``paths`` (below it, for sys.path), ``tests`` (files or ids), ``seconds``; optional ``edits`` (path
+-> [[start, stop, text]], undone afterwards), ``trace`` (path prefixes: also say which functions each test enters),
+``cpu`` (seconds of processor time), ``bytecode`` (keep what was compiled for the next request), ``canary`` (a file that
+is made and must fail), ``screen`` ({"below": folders, "except": files or folders, "names": names that may not occur}).
 Reply: ``end`` (ok, deadline, died, screened), ``outcomes`` (id -> passed, failed, skipped), ``messages`` (id -> last
 line of its error), ``entered`` (id -> ["path:line"]).
 """
@@ -74,8 +74,9 @@ class Reporter:
             self._now.add(f"{frame.f_code.co_filename[self._root :]}:{frame.f_code.co_firstlineno}")
 
 
-def names_in(text: str) -> set[str]:
-    """Every name that Python source mentions, also in strings that are nothing but a name. Raises SyntaxError."""
+def names_in(text: str | bytes) -> set[str]:
+    """Every name that Python source mentions, also in strings that are nothing but a name. Bytes are
+    decoded as Python would. Raises SyntaxError."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Name):
@@ -99,9 +100,12 @@ def screened(root: str, screen: dict[str, Any]) -> str:
     for prefix in screen["below"]:
         for folder, _, files in os.walk(f"{root}/{prefix}"):
             for name in files:
-                if not name.endswith(".py") or "/tests" in folder:
+                path = f"{folder}/{name}"
+                if not path.endswith(".py") or any(
+                    f"{path}/".startswith(f"{root}/{left}/") for left in screen["except"]
+                ):
                     continue
-                with contextlib.suppress(SyntaxError, ValueError), open(f"{folder}/{name}", encoding="utf-8") as stream:
+                with contextlib.suppress(SyntaxError, ValueError), open(path, "rb") as stream:
                     if found := sorted(names_in(stream.read()) & forbidden):
                         return found[0]
     return ""

@@ -1,7 +1,7 @@
 """The packages that are repaired: which, where they are kept, and their pristine trees.
 
-Owns: pinned source distributions (name, version, SHA-256), where code and tests lie in each, getting and unpacking them,
-and reading a tree once a process. Refuses: running any of their code (boxes do), and committing it.
+Owns: pinned source distributions (name, version, SHA-256), where code and tests lie in each, getting and unpacking
+them, and reading a tree once a process. Refuses: running any of their code (boxes do), and committing it.
 
 Downloading a source distribution lets pip ask its build backend for metadata; pip checks the hash before that.
 """

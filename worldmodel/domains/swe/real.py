@@ -122,7 +122,8 @@ class SweEnvironment:
         if self._fresh:
             path = ":".join(f"{self._root}/{folder}".rstrip("/") for folder in self._package.paths)
             machine.run(
-                f"cd {self._root}; export PYTHONPATH={path}:/opt/site GIT_AUTHOR_DATE={DATE} GIT_COMMITTER_DATE={DATE}; "
+                f"cd {self._root}; export PYTHONPATH={path}:/opt/site; "
+                f"export GIT_AUTHOR_DATE={DATE} GIT_COMMITTER_DATE={DATE}; "
                 'python() { python3 "$@"; }; pytest() { python3 -m pytest "$@"; }'
             )
         screen = machine.run(command)
