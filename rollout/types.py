@@ -106,6 +106,7 @@ class Action:
     error: str | None = None
     final: bool = False  # the action grammar says: the episode is over after this action
     probe: bool = False  # only checks may do this; a policy that tries is told so, in every world
+    executes: bool = False  # a probe that only execution can answer: a simulated world reaches no verdict on it
 
 
 class ObservationKind(StrEnum):

@@ -132,6 +132,8 @@ class SimulatedEnvironment:
         action = self._domain.parse(probe)
         if action.error is not None or action.final:
             return ProbeReplies((), f"probe {probe!r} is not an action: {action.error or 'it ends the episode'}")
+        if action.executes:
+            return ProbeReplies((), f"{action.name} needs execution: it is never predicted")
         shown = self._domain.show(action)
         temperatures = [0.0] + [self._settings.verdict_temperature] * (self._settings.verdict_samples - 1)
         seeds = [derive_seed(self._seed, "probe", probe, sample) for sample in range(len(temperatures))]

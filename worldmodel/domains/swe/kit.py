@@ -1,0 +1,40 @@
+"""What the swe folder offers (``worldmodel.domains``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rollout.protocols import EnvFactory
+from rollout.types import Task
+from worldmodel.domains import DomainKit
+from worldmodel.domains.swe import SWE
+from worldmodel.domains.swe.grammar import FINAL, call
+from worldmodel.tasks import Split
+
+
+def _real() -> EnvFactory:
+    from worldmodel.domains.swe.real import SweFactory
+
+    return SweFactory()
+
+
+def _generate(split: Split, count: int, seed: int) -> list[Task]:
+    from worldmodel.domains.swe.tasks import generate
+
+    return generate(split, count, seed)
+
+
+def _missing() -> str:
+    from worldmodel.domains.swe.packages import missing
+
+    return missing()
+
+
+def _setup(say: Callable[[str], None]) -> None:
+    from worldmodel.domains.swe import packages, testing
+
+    packages.setup(say)
+    testing.measure(say)
+
+
+KIT = DomainKit(SWE, (call(FINAL),), _real, _generate, _missing, _setup)
