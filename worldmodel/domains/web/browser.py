@@ -124,16 +124,17 @@ class Visitor:
 
     def __init__(self, site: str, state: Mapping[str, Any]) -> None:
         self._site, self._state = site, state
-        self._name = ""
+        self._name, self.goal = "", ""
         self._browser: Browser | None = None
 
     def start(self) -> str:
-        """The first screen."""
+        """The first screen; ``goal`` then is what the page itself asks for, or ''."""
         browser, name = shared(), str(next(_names))
         answer = browser.ask(op="open", id=name, site=self._site, state=dict(self._state))
         browser.open.add(name)
         browser.served += 1
         self._browser, self._name = browser, name
+        self.goal = " ".join(str(answer.get("goal", "")).split())
         return str(answer["screen"])
 
     def act(self, name: str, arguments: Mapping[str, Any]) -> str:

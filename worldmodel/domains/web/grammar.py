@@ -16,7 +16,7 @@ from typing import Any
 from rollout.types import Action
 
 MESSAGE, INFEASIBLE, PROBE = "send_msg_to_user", "report_infeasible", "site_state"
-MAX_CALL, MAX_TEXT, MAX_URL, MAX_KEY, MAX_BID = 16 * 1024, 2000, 1000, 40, 99_999
+MAX_CALL, MAX_TEXT, MAX_URL, MAX_KEY, MAX_BID = 16 * 1024, 2000, 1000, 40, 99_999  # the first four: characters
 BUTTONS, MODIFIERS = ("left", "middle", "right"), ("Alt", "Control", "Meta", "Shift")
 FORM = 'expected one JSON object {"name": ..., "arguments": {...}}'
 
@@ -142,12 +142,14 @@ def _arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     wanted = {**FUNCTIONS, **_PROBES}[name]
     needed = [key for key, how in wanted.items() if len(how) < 3]
     if not set(needed) <= set(given) or not set(given) <= set(wanted):
-        raise Refused(f"{name}: give {' and '.join(wanted) or 'no arguments'}, nothing else")
-    found = {key: how[2] for key, how in wanted.items() if len(how) > 2}
-    for key, value in given.items():
-        found[key] = wanted[key][0](value)
+        perhaps = [key for key in wanted if key not in needed]
+        optional = f", perhaps {', '.join(perhaps)}" if perhaps else ""
+        raise Refused(f"{name}: give {' and '.join(needed) or 'no arguments'}{optional}, nothing else")
+    found = {}
+    for key, how in wanted.items():
+        found[key] = how[0](given[key]) if key in given else how[2]
         if found[key] is None:
-            raise Refused(f"{name}: {key} must be {wanted[key][1]}")
+            raise Refused(f"{name}: {key} must be {how[1]}")
     return found
 
 

@@ -21,6 +21,9 @@ from worldmodel.domains.web.grammar import INFEASIBLE, MESSAGE, PROBE
 from worldmodel.sandbox import SandboxError
 from worldmodel.types import refusal
 
+# What a page of MiniWoB++ itself awards: no action, so that no simulator can be asked for it.
+PAGE_REWARD = "page_reward"
+
 
 class WebEnvironment:
     """Implements ``Environment``: single use, not restorable (a real browser starts again)."""
@@ -38,7 +41,7 @@ class WebEnvironment:
     async def start(self) -> Prompt:
         """Raises SandboxError where the browser cannot be had."""
         self._screen = await on_thread(self._visitor.start)
-        return opening(self._task.instruction, self._screen)
+        return opening(" ".join(filter(None, (self._task.instruction, self._visitor.goal))), self._screen)
 
     def parse(self, text: str) -> Action:
         return WEB.parse(text)
@@ -64,7 +67,10 @@ class WebEnvironment:
         return tuple(self._judge(check) for check in checks)
 
     def _judge(self, check: Check) -> CheckResult:
-        tables = (self._end or {}).get("state", {}).get("tables", {})
+        end = self._end or {}
+        if check.probes == (PAGE_REWARD,):
+            return judge(check, [None if end.get("reward") is None else f"{float(end['reward']):g}"])
+        tables = end.get("state", {}).get("tables", {})
         return judge(check, [probed(tables, self._message, probe) for probe in check.probes])
 
     async def restore(self, turns: Sequence[Turn]) -> bool:

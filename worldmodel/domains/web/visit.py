@@ -1,7 +1,7 @@
 """A visit to a made site without a browser: the screens that a real one shows, and the actions that lead there.
 
-Owns: what clicks and forms do to an own site, step by step; turning steps by name into calls with ids. Refuses: scripts,
-tabs, history and anything but the made sites. That a real browser shows the same is proved by a test.
+Owns: what clicks and forms do to an own site, step by step; turning steps by name into calls with ids. Refuses:
+scripts, tabs, history and anything but the made sites. That a real browser shows the same is proved by a test.
 """
 
 from __future__ import annotations

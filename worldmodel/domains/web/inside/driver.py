@@ -42,7 +42,7 @@ def _answer(browser: Any, sessions: dict[str, Session], request: dict[str, Any],
     match request["op"]:
         case "open":
             session = sessions[name] = Session(browser, request["site"], request["state"], failures)
-            return {"screen": session.screen()}
+            return {"screen": session.screen(), "goal": session.goal}
         case "act":
             return {"screen": sessions[name].act(request["name"], request["arguments"])}
         case "end":

@@ -20,8 +20,11 @@ from worldmodel.domains.web.inside.server import Files, Site
 SECONDS = 5.0  # for one action, and again for the page to settle
 MINIWOB = "miniwob"
 _READY = "() => window.WOB_TASK_READY === true || window.WOB_TASK_READY === undefined"
-_BEGIN = """seed => { core.EPISODE_MAX_TIME = 3600000; Math.seedrandom(seed);
-core.startEpisodeReal(); }"""
+# The clock and the score beside a task change by themselves, and are none of it.
+_BEGIN = """seed => { core.EPISODE_MAX_TIME = 3600000; Math.seedrandom(seed); core.startEpisodeReal();
+for (const id of ["reward-display", "sync-task-cover", "click-canvas"]) {
+  const found = document.getElementById(id); if (found) found.style.display = "none"; } }"""
+_GOAL = "() => { const found = core.getUtterance(); return String(found.utterance || found); }"
 _REWARD = "() => window.WOB_DONE_GLOBAL ? Number(window.WOB_RAW_REWARD_GLOBAL) : 0"
 
 
@@ -37,7 +40,7 @@ class Session:
         self._name, self._dense = name, name == MINIWOB
         self._server: Site | Files = Files(state["folder"]) if self._dense else Site(state)
         self._ids: dict[str, int] = {}
-        self._document = ""
+        self._document, self.goal = "", ""
         size = {"width": 1280, "height": 720}
         try:
             self._context = browser.new_context(
@@ -49,6 +52,7 @@ class Session:
             if self._dense:
                 self._page.evaluate(_BEGIN, str(state["seed"]))
                 self._page.wait_for_function(_READY)
+                self.goal = self._page.evaluate(_GOAL)
         except BaseException:
             self._server.stop()
             raise
@@ -109,16 +113,12 @@ class Session:
     def _element(self, arguments: Mapping[str, Any]) -> Any:
         bid = arguments["bid"]
         ref = next((ref for ref, number in self._ids.items() if number == bid), None)
-        found = self._page.locator(f"aria-ref={ref}") if ref else None
-        if found is None or not found.count():
+        if ref is None:
             raise Refused(f"there is no element with bid {bid}")
-        return found
+        return self._page.locator(f"aria-ref={ref}")
 
     def _click(self, arguments: Mapping[str, Any]) -> None:
-        element = self._element(arguments)
-        if element.evaluate("e => e.tagName") == "OPTION":
-            raise Refused("an option is chosen with select_option on its combobox")
-        element.click(button=arguments["button"], modifiers=arguments["modifiers"])
+        self._element(arguments).click(button=arguments["button"], modifiers=arguments["modifiers"])
 
     def _fill(self, arguments: Mapping[str, Any]) -> None:
         self._element(arguments).fill(arguments["value"])

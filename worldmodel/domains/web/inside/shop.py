@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from worldmodel.domains.web.inside.pages import Block, Field, Form, Items, Link, Page, Part, Redirect, Text
 from worldmodel.domains.web.inside.site import (
-    LOGIN, Record, Request, Route, State, find, layout, listed, missing, need_login, part, say, table, unpart, user,
+    LOGIN,
+    Record,
+    Request,
+    Route,
+    State,
+    find,
+    layout,
+    listed,
+    missing,
+    need_login,
+    part,
+    say,
+    table,
+    unpart,
+    user,
 )  # fmt: skip
 
 SHIPPING = ("Standard", "Express", "Pick-up point")

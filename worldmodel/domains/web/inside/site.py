@@ -14,7 +14,17 @@ from typing import Any, cast
 from urllib.parse import quote, urlencode
 
 from worldmodel.domains.web.inside.pages import (
-    Block, Field, Form, Heading, Items, Link, Nav, Page, Part, Redirect, Status,
+    Block,
+    Field,
+    Form,
+    Heading,
+    Items,
+    Link,
+    Nav,
+    Page,
+    Part,
+    Redirect,
+    Status,
 )  # fmt: skip
 
 State = dict[str, Any]
