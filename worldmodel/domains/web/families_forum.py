@@ -84,7 +84,7 @@ def edit_post(rng: random.Random) -> Draft:
         return _open(_entered(state, user), thread).link(f"Edit post {place}").write("Text", wanted)
 
     return draft(
-        state, f'Change my post {place} in "{thread["title"]}" on the board {thread["board"]} to "{text}". {told(state)}',
+        state, f'Change my post {place} in "{thread["title"]}" (board {thread["board"]}) to "{text}". {told(state)}',
         expect(state, lambda t: named(t["posts"], post=post["post"]).update(text=text), "posts"),
         lambda user: edit(user, text).button("Save"),
         lambda user: edit(user, f"{post['text']} {text}").button("Save"),

@@ -30,6 +30,8 @@ class Visit:
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.state: dict[str, Any] = copy.deepcopy(dict(state))
         self.taken: list[str] = []
+        self._values: dict[int, str] = {}
+        self._active: int | None = None
         self._load("GET", "/")
 
     def screen(self) -> str:
@@ -87,8 +89,7 @@ class Visit:
             found = respond(self.state, read_request(method, target, body), SITES[self.state["site"]])
             if not isinstance(found, Redirect):
                 self._page, self._address = found, target
-                self._values: dict[int, str] = {}
-                self._active: int | None = None
+                self._values, self._active = {}, None
                 return
             method, target, body = "GET", found.path, ""
         raise TaskError(f"{target} leads nowhere")

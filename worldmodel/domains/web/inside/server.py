@@ -75,6 +75,11 @@ def _stopped(server: ThreadingHTTPServer) -> None:
 
 class _Silent(SimpleHTTPRequestHandler):
     timeout = 30
+    extensions_map = {  # noqa: RUF012
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".html": "text/html; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+    }
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing is written."""

@@ -24,6 +24,15 @@ _READY = "() => window.WOB_TASK_READY === true || window.WOB_TASK_READY === unde
 _BEGIN = """seed => { core.EPISODE_MAX_TIME = 3600000; Math.seedrandom(seed); core.startEpisodeReal();
 for (const id of ["reward-display", "sync-task-cover", "click-canvas"]) {
   const found = document.getElementById(id); if (found) found.style.display = "none"; } }"""
+# Icons without a text are named by their class, and what reacts to a click looks so.
+_LABEL = """() => { const root = document.getElementById("wrap") || document.body;
+for (const e of root.querySelectorAll("span, div, a, i, button, li, p")) {
+  const words = typeof e.className === "string" ? e.className.trim() : "";
+  if (!e.children.length && !e.textContent.trim() && words && !e.hasAttribute("aria-label")) {
+    e.setAttribute("aria-label", words);
+    if (e.tagName !== "BUTTON" && !e.hasAttribute("role")) e.setAttribute("role", "img"); }
+  const events = window.jQuery && jQuery._data(e, "events");
+  if (e.onclick || e.__onclick || (events && events.click)) e.style.cursor = "pointer"; } }"""
 _GOAL = "() => { const found = core.getUtterance(); return String(found.utterance || found); }"
 _REWARD = "() => window.WOB_DONE_GLOBAL ? Number(window.WOB_RAW_REWARD_GLOBAL) : 0"
 
@@ -87,6 +96,8 @@ class Session:
         while True:
             try:
                 page.wait_for_load_state("load")
+                if self._dense:
+                    page.evaluate(_LABEL)
                 nodes = tree.read(page.locator("body").aria_snapshot(mode="ai"))
                 title, url = page.title(), page.url
                 break
