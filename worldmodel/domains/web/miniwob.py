@@ -15,6 +15,7 @@ from worldmodel.domains.web.real import PAGE_REWARD
 
 SPLIT = "benchmark"  # none of the splits that training reads
 MAX_TURNS = 20
+INSTRUCTION = "Do what the page asks, then tell the user that you are done."
 HTML = "miniwob/html"
 # Nothing on these pages can be told apart without pixels, or they move while they are looked at.
 PIXELS = frozenset(
@@ -38,7 +39,7 @@ def make(page: str, seed: int) -> Task:
     state = {"site": MINIWOB, "folder": f"/opt/tools/{HTML}", "start": f"/miniwob/{page}.html", "seed": seed}
     return Task(
         id=f"miniwob:{page}-{seed}", domain="web", family=f"miniwob:{page}", split=SPLIT,
-        instruction="Do what the page asks, then tell the user that you are done.", world=World(state),
+        instruction=INSTRUCTION, world=World(state),
         checks=(Check("reward", (PAGE_REWARD,), Predicate("equals", "1")),), reference=Reference(),
         max_turns=MAX_TURNS, seed=seed,
     )  # fmt: skip

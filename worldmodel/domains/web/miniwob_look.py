@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from worldmodel.domains.web.grammar import call
 
 _LINE = re.compile(r'( *)- ([\w-]+)(?: ("(?:[^"\\]|\\.)*"))?((?: \[[^\]]*\])*)(?:: (.*)|:)?')
+
+
+SUBMIT = "Submit"
 
 
 class Lost(Exception):
@@ -76,3 +79,20 @@ def read(screen: str) -> Look:
             name = json.loads(match[3]) if match[3] else ""
             found.append(Element(len(match[1]) // 2, match[2], name, bid, states, match[5] or ""))
     return Look(tuple(found))
+
+
+def quoted(goal: str) -> list[str]:
+    return re.findall(r'"([^"]*)"', goal)
+
+
+def place(goal: str) -> int:
+    """The number before st, nd, rd or th, from 0."""
+    return int(re.findall(r"(\d+)(?:st|nd|rd|th)", goal)[0]) - 1
+
+
+def press(key: str) -> str:
+    return call("keyboard_press", key=key)
+
+
+Way = Generator[str, Look, None]
+Start = Callable[[str, Look], Way]

@@ -17,7 +17,7 @@ from typing import Any
 from worldmodel.domains.web.inside import tree
 from worldmodel.domains.web.inside.server import Files, Site
 
-SECONDS = 5.0  # for one action, and again for the page to settle
+SECONDS, LOAD_SECONDS = 5.0, 20.0  # for one action to become possible; for a page to load or settle
 MINIWOB = "miniwob"
 _READY = "() => window.WOB_TASK_READY === true || window.WOB_TASK_READY === undefined"
 # The clock and the score beside a task change by themselves, and are none of it.
@@ -56,6 +56,7 @@ class Session:
                 viewport=size, locale="en-US", timezone_id="UTC", accept_downloads=False, service_workers="block"
             )
             self._context.set_default_timeout(SECONDS * 1000)
+            self._context.set_default_navigation_timeout(LOAD_SECONDS * 1000)
             self._page = self._context.new_page()
             self._page.goto(self._real(state.get("start", "/")))
             if self._dense:
@@ -92,7 +93,7 @@ class Session:
 
     def screen(self, message: str = "") -> str:
         """What is shown once the page has settled."""
-        page, until = self._page, time.monotonic() + SECONDS
+        page, until = self._page, time.monotonic() + LOAD_SECONDS
         while True:
             try:
                 page.wait_for_load_state("load")
