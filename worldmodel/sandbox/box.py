@@ -84,6 +84,7 @@ def spawn_request(
             "MEMLOCK": 0,
             "MSGQUEUE": 0,
             "SIGPENDING": 64,
+            **({} if limits.data is None else {"DATA": limits.data}),
         },
     }
 

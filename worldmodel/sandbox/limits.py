@@ -34,6 +34,7 @@ class Limits:
     inodes: int = 4096  # files in home and /tmp together
     processes: int = 48
     address_space: int = 256 * MIB  # per process
+    data: int | None = None  # writable private memory a process: for programs that reserve more addresses than they use
     memory: int = 384 * MIB  # whole machine, where a memory cgroup is writable
     file_size: int = 16 * MIB
     open_files: int = 256
