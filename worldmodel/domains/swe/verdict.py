@@ -7,8 +7,8 @@ How a verdict is kept honest. The episode's processes are dead by then. The test
 pristine package (tests, conftest files, configuration), with only the ``.py`` files of its source folders taken from
 the episode. Code under test shares a process with pytest, so three more things hold: the process that reports is not
 the one that runs it; every test that passes in the pristine package must be reported as passed; and among the tests
-is one that must fail, under a random name at a random place. Before all that, source that newly names the test runner, the
-interpreter's insides or an equality of its own is refused: no repair of these bugs needs them.
+is one that must fail, under a random name at a random place. Before all that, source that newly names the test runner,
+the interpreter's insides or an equality of its own is refused: no repair of these bugs needs them.
 """
 
 from __future__ import annotations
