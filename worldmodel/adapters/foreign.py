@@ -286,10 +286,14 @@ class OneThread:
     async def finish(self, last: Callable[[], object]) -> None:
         """``last`` after all else, then the thread ends. It is done even if nobody waits for it any more."""
         future = self._submit(last)
-        self._jobs.put(None)
+        self.end()
         while not future.done():
             await asyncio.sleep(0.005)
         future.result()
+
+    def end(self) -> None:
+        """The thread ends after what it was given so far."""
+        self._jobs.put(None)
 
     def _submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()

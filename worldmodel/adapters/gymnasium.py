@@ -72,4 +72,5 @@ class GymnasiumFactory:
     terms: Terms = field(default_factory=Terms)
 
     def __call__(self, task: Task, seed: int) -> ForeignEnvironment:
+        needed("gymnasium")  # before any deadline
         return ForeignEnvironment("gymnasium", GymnasiumSession(self.make, task), self.terms)

@@ -16,6 +16,7 @@ from rollout.errors import ConfigError
 from rollout.types import Action, Prompt, Task
 from worldmodel.adapters.foreign import ForeignEnvironment, Seen, Terms, json_object, needed, one_line, opening, plain
 
+CLIENT = "openenv.core.generic_client"
 REFUSED = "VALIDATION_ERROR"  # what the server says of an action whose fields are not right
 APART = ("done", "reward", "metadata")  # fields of every observation that are no part of what is seen
 
@@ -29,7 +30,7 @@ class OpenEnvSession:
 
     async def reset(self) -> Prompt:
         seconds = self._factory.terms.seconds
-        make = needed("openenv.core.generic_client").GenericEnvClient
+        make = needed(CLIENT).GenericEnvClient
         self._client = make(self._factory.url, connect_timeout_s=seconds, message_timeout_s=seconds, mode="simulation")
         told = {"seed": self._task.seed % 2**31, **self._task.world.state}
         result = await self._client.reset(**told)
@@ -90,4 +91,5 @@ class OpenEnvFactory:
             raise ConfigError(f"openenv: url {self.url!r} must look like http://host:port")
 
     def __call__(self, task: Task, seed: int) -> ForeignEnvironment:
+        needed(CLIENT)  # before any deadline: the first import takes seconds
         return ForeignEnvironment("openenv", OpenEnvSession(self, task), self.terms)

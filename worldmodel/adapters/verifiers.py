@@ -17,7 +17,7 @@ from typing import Any
 
 from rollout.errors import ConfigError, TaskError
 from rollout.types import Action, Message, Prompt, Task
-from worldmodel.adapters.foreign import ForeignEnvironment, Seen, Terms, foreign_task, needed, opening, plain
+from worldmodel.adapters.foreign import ForeignEnvironment, OneThread, Seen, Terms, foreign_task, needed, opening, plain
 
 
 class VerifiersSession:
@@ -31,7 +31,11 @@ class VerifiersSession:
 
     async def reset(self) -> Prompt:
         vf = needed("verifiers.v1")
-        self._env = self._load()
+        loader = OneThread("verifiers")
+        try:
+            self._env = await loader.call(self._load)
+        finally:
+            loader.end()
         row = pick(self._env, self._task)
         name = check(self._env, row)
         self._seat = Seat(vf, getattr(self._env.config, name), name)
@@ -268,4 +272,5 @@ class VerifiersFactory:
     terms: Terms = field(default_factory=Terms)
 
     def __call__(self, task: Task, seed: int) -> ForeignEnvironment:
+        needed("verifiers.v1")  # before any deadline: the first import takes seconds
         return ForeignEnvironment("verifiers", VerifiersSession(self.load, task), self.terms)
