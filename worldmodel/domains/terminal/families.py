@@ -52,7 +52,7 @@ def _with_other(rng: random.Random, name: str, lines: Sequence[str]) -> tuple[di
 
 def filter_lines(rng: random.Random) -> Draft:
     (name,), out, lines = v.file_names(rng, 1), v.output_name(rng), v.log_lines(rng)
-    level = max({line.split()[0] for line in lines}, key=lambda w: [ln.split()[0] for ln in lines].count(w))
+    level = max(sorted({line.split()[0] for line in lines}), key=lambda w: [ln.split()[0] for ln in lines].count(w))
     keep = [line for line in lines if level in line]
     files, other = _with_other(rng, name, lines)
     ask = _pick(rng, f"Keep only the lines of {name} that contain {level}. Write them to {out}.",
