@@ -217,7 +217,7 @@ def test_tools_shell_and_git_share_one_checkout(ready: list[Task]) -> None:
             END,
         ],
     )
-    assert said[0] == "1" and said[2] == "a = 1\n?? note.py\n5\n[exit code 1]" and said[3] == "[shell exited]"
+    assert said[0] == "1" and said[2] == "a = 1\n?? note.py\n5\n[exit code 1]" and said[3] == "exit\n[shell exited]"
     assert said[4] == f"/home/user/{task.world.state['package']}" and said[5] == "[x] a"
     assert said[7] == "Error: p: not a regular file" and "__init__.py" in said[8]
 
@@ -225,17 +225,19 @@ def test_tools_shell_and_git_share_one_checkout(ready: list[Task]) -> None:
 FORGERIES = {
     "tests deleted": "find . -name 'test*.py' -delete",
     "tests emptied": "for f in $(find . -name 'test*.py'); do echo 'def test_x(): pass' > $f; done",
-    "conftest": "printf 'import pytest\\n@pytest.hookimpl(hookwrapper=True)\\ndef pytest_runtest_makereport(item, call):"
+    "conftest": "printf 'import pytest\\n@pytest.hookimpl(hookwrapper=True)\\ndef pytest_runtest_makereport(item, call):"  # noqa: E501
     '\\n o = yield\\n r = o.get_result()\\n r.outcome = "passed"\\n\' > conftest.py; cp conftest.py {code}/conftest.py',
     "pytest.ini": "printf '[pytest]\\naddopts = --collect-only\\n' > pytest.ini; cp pytest.ini tox.ini",
     "sitecustomize": "echo 'import os; os._exit(0)' | tee sitecustomize.py {code}/sitecustomize.py ~/usercustomize.py",
-    "shadowed pytest": "mkdir -p pytest {code}/pytest; echo 'main = lambda *a, **k: 0' | tee pytest/__init__.py _pytest.py",
+    "shadowed pytest": "mkdir -p pytest {code}/pytest; echo 'main = lambda *a, **k: 0' | tee pytest/__init__.py _pytest.py",  # noqa: E501
     "exit in the source": "sed -i '1i import os as _o; _o._exit(0)' {code}/__init__.py",
     "patched runner": "sed -i '1i import _pytest.runner as r; r.check_interactive_exception = lambda *a: False' "
     "{code}/__init__.py",
     "equal to all": "printf '\\nclass Any:\\n    def __eq__(self, o): return True\\n' >> {code}/__init__.py",
     "daemon": "(while :; do sleep 0.2; git checkout -q . ; find . -name 'test*.py' -delete; done) &",
     "pipe in the source": "rm {code}/__init__.py; mkfifo {code}/__init__.py",
+    "folder named like tests": "mkdir {code}/tests_x; echo 'import _pytest, gc' > {code}/tests_x/__init__.py; "
+    "sed -i '1i from . import tests_x' {code}/__init__.py",
     "folder in the way": "mkdir -p {code}/py.typed/x {code}/x.py; echo > {code}/x.py/a.py",
     "endless source": "printf '\\nwhile True: pass\\n' >> {code}/__init__.py; pkill -9 python3",
 }

@@ -5,7 +5,8 @@ Owns: what is taken from an episode (its source files, nothing else), what a rep
 
 How a verdict is kept honest. The episode's processes are dead by then. The tests run in a fresh machine that holds the
 pristine package (tests, conftest files, configuration), with only the ``.py`` files of its source folders taken from
-the episode. Code under test shares a process with pytest, so three more things hold: the process that reports is not the
+the episode. Code under test shares a process with pytest, so three more things hold: the process that reports is
+not the
 one that runs it; every test that passes in the pristine package must be reported as passed; and among the tests is one
 that must fail, under a random name at a random place. Before all that, source that newly names the test runner, the
 interpreter's insides or an equality of its own is refused: no repair of these bugs needs them.
@@ -31,7 +32,8 @@ SUSPECT = frozenset(
     settrace setprofile monitoring excepthook displayhook builtins __builtins__ __import__ importlib import_module exec
     eval compile os posix subprocess signal threading _thread multiprocessing atexit sys socket pathlib io open mmap
     _exit exit quit fork kill SystemExit KeyboardInterrupt BaseException GeneratorExit SkipTest f_back f_locals
-    f_globals tb_frame gi_frame __globals__ __code__ __closure__ __subclasses__ __bases__ __mro__ __class__ __dict__ __eq__ __ne__
+    f_globals tb_frame gi_frame __globals__ __code__ __closure__ __subclasses__ __bases__ __mro__ __class__
+    __dict__ __eq__ __ne__
     __lt__ __le__ __gt__ __ge__ __contains__ __instancecheck__ __subclasscheck__ __getattribute__ __getattr__ __bool__
     __hash__ __loader__ __spec__ getattr setattr delattr vars globals locals breakpoint codecs pickle marshal
     traceback warnings weakref faulthandler linecache runpy code types
