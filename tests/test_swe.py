@@ -217,7 +217,7 @@ def test_tools_shell_and_git_share_one_checkout(ready: list[Task]) -> None:
             END,
         ],
     )
-    assert said[0] == "1" and said[2] == "a = 1\n?? note.py\n5\n[exit code 1]" and said[3] == "[shell exited]"
+    assert said[0] == "1" and said[2] == "a = 1\n?? note.py\n5\n[exit code 1]" and said[3] == "exit\n[shell exited]"
     assert said[4] == f"/home/user/{task.world.state['package']}" and said[5] == "[x] a"
     assert said[7] == "Error: p: not a regular file" and "__init__.py" in said[8]
 
@@ -236,6 +236,8 @@ FORGERIES = {
     "equal to all": "printf '\\nclass Any:\\n    def __eq__(self, o): return True\\n' >> {code}/__init__.py",
     "daemon": "(while :; do sleep 0.2; git checkout -q . ; find . -name 'test*.py' -delete; done) &",
     "pipe in the source": "rm {code}/__init__.py; mkfifo {code}/__init__.py",
+    "folder named like tests": "mkdir {code}/tests_x; echo 'import _pytest, gc' > {code}/tests_x/__init__.py; "
+    "sed -i '1i from . import tests_x' {code}/__init__.py",
     "folder in the way": "mkdir -p {code}/py.typed/x {code}/x.py; echo > {code}/x.py/a.py",
     "endless source": "printf '\\nwhile True: pass\\n' >> {code}/__init__.py; pkill -9 python3",
 }

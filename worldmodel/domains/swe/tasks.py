@@ -28,7 +28,7 @@ from worldmodel.domains.swe.verdict import PASSED
 from worldmodel.tasks import Split
 
 MAX_TURNS = 30
-HELD_OUT = ("inflection",)  # whole packages
+HELD_OUT = ("humanize",)  # whole packages
 HELD_SHARE = 5  # every fifth bug is held out
 SHOWN_CODE, SHOWN_TEST = 120, 60  # lines that the simulator is shown of each
 OPENINGS = (
