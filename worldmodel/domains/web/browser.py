@@ -37,8 +37,9 @@ sys.path[:0] = ["/opt/tools"]
 for name, path in (("worldmodel", []), ("worldmodel.domains", []), ("worldmodel.domains.web", ["/opt"])):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = path
+from playwright.sync_api import Error, sync_playwright
 from worldmodel.domains.web.inside.driver import main
-main(sys.argv[1])"""
+main(sys.argv[1], sync_playwright, Error)"""
 _names = itertools.count()
 
 

@@ -21,18 +21,16 @@ FLAGS = (
 LAUNCH_MS = 120_000.0
 
 
-def main(executable: str) -> None:
-    """Answer requests until the input ends."""
-    from playwright.sync_api import Error, sync_playwright
-
+def main(executable: str, sync_playwright: Any, failure: type[Exception]) -> None:
+    """Answer requests until the input ends. Playwright comes from the caller: it is installed in the box alone."""
     with sync_playwright() as library:
         browser = library.chromium.launch(executable_path=executable, headless=True, args=FLAGS, timeout=LAUNCH_MS)
         sessions: dict[str, Session] = {}
         _say({"ready": browser.version})
         for line in sys.stdin:
             try:
-                _say(_answer(browser, sessions, json.loads(line), (Error,)))
-            except Error as error:
+                _say(_answer(browser, sessions, json.loads(line), (failure,)))
+            except failure as error:
                 _say({"fault": (str(error).splitlines() or ["browser failed"])[0]})
         browser.close()
 

@@ -17,7 +17,7 @@ from typing import Any
 from worldmodel.domains.web.inside import tree
 from worldmodel.domains.web.inside.server import Files, Site
 
-SECONDS, LOAD_SECONDS = 5.0, 20.0  # for one action to become possible; for a page to load or settle
+SECONDS, LOAD_SECONDS = 10.0, 20.0  # for one action to become possible; for a page to load or settle
 MINIWOB = "miniwob"
 _READY = "() => window.WOB_TASK_READY === true || window.WOB_TASK_READY === undefined"
 # The clock and the score beside a task change by themselves, and are none of it.
