@@ -1,0 +1,46 @@
+"""Where things of a desktop lie in its boxes, and the environment of every program there.
+
+Owns: paths, the size of the screen, variables. Refuses: starting anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HOME = "/home/user"
+PROGRAMS = "/opt/inside"  # this folder
+PACKAGES = "/opt/packages"  # what ``agentworld setup os`` installed for the blocks
+BUS = "/tmp/.desktop/bus"
+DISPLAY = ":0"
+DISPLAY_SOCKET = "/tmp/.X11-unix/X0"
+WIDTH, HEIGHT = 1024, 768
+CALCULATOR = "/usr/bin/galculator"
+OFFICE = "/usr/lib/libreoffice/program/soffice.bin"
+
+ENVIRONMENT: Mapping[str, str] = {
+    "HOME": HOME,
+    "USER": "user",
+    "LOGNAME": "user",
+    "SHELL": "/bin/bash",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC0",
+    "DISPLAY": DISPLAY,
+    "DBUS_SESSION_BUS_ADDRESS": f"unix:path={BUS}",
+    "AT_SPI_BUS_ADDRESS": f"unix:path={BUS}",  # one bus for both: nothing needs to be activated
+    "GDK_BACKEND": "x11",
+    "GIO_USE_VFS": "local",
+    "GSETTINGS_BACKEND": "memory",
+    "GTK_CSD": "0",
+    "NO_AT_BRIDGE": "0",
+    "SAL_USE_VCLPLUGIN": "gtk3",
+    "XDG_RUNTIME_DIR": "/tmp/.desktop",
+    "XDG_CACHE_HOME": "/tmp/.desktop/cache",
+    "XDG_CONFIG_HOME": "/tmp/.desktop/config",
+    "XDG_DATA_HOME": "/tmp/.desktop/data",
+    "FONTCONFIG_FILE": f"{PROGRAMS}/fonts.txt",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONPATH": PACKAGES,
+}
