@@ -51,7 +51,7 @@ class Desktop:
     """Use from one thread at a time, except ``interrupt``."""
 
     def __init__(self, office: bool, limits: Limits = LIMITS) -> None:
-        shows = {"inside": FOLDER, "packages": install.folder()}
+        shows = {"inside": FOLDER, "packages": install.folder(), "registry": install.REGISTRY.resolve()}
         self.machine = Machine({}, limits, shows=shows, shell=False)
         self.office = office
         self._screen: Service | None = None

@@ -19,6 +19,8 @@ DEBIAN = ("bubblewrap", "util-linux", "xvfb", "openbox", "dbus-daemon", "at-spi2
 PROGRAMS = ("/usr/bin/python3", "/usr/bin/Xvfb", "/usr/bin/openbox", "/usr/bin/dbus-daemon", "/usr/bin/mousepad",
             "/usr/bin/thunar", place.CALCULATOR, place.OFFICE, "/usr/libexec/at-spi2-registryd")  # fmt: skip
 
+REGISTRY = Path("/usr/lib/libreoffice/share/registry")  # what boxes read as ``place.REGISTRY``
+
 
 def folder() -> Path:
     """What boxes read as ``place.PACKAGES``."""

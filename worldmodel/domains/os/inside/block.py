@@ -27,7 +27,7 @@ def names() -> dict[str, Any]:
         found: dict[str, Any] = {name: import_module(name) for name in MODULES}
     found["pyautogui"].PAUSE, found["pyautogui"].FAILSAFE = 0.02, False
     desk = Desk(found["pyautogui"])
-    helpers = (desk.open_app, desk.wait_for, desk.find, desk.click, desk.close_window, content)
+    helpers = (desk.open_app, desk.wait_for, desk.find, desk.click, desk.settle, desk.close_window, content)
     return {**found, **{helper.__name__: helper for helper in helpers}, "__name__": "__main__"}
 
 

@@ -28,8 +28,13 @@ REST, OFFICE = 3.0, 60.0  # seconds
 BOOT = "import sys; exec(sys.argv[1]); from worldmodel.domains.os.inside.block import main; main()"
 CONFIG = {
     "gtk-3.0/settings.ini": "[Settings]\ngtk-cursor-blink=0\ngtk-enable-animations=0\ngtk-recent-files-enabled=0\n",
-    "Thunar/thunarrc": "[Configuration]\nMiscVolumeManagement=FALSE\n",
-    "libreoffice/4/user/registrymodifications.xcu": "",
+    "xfce4/xfconf/xfce-perchannel-xml/thunar.xml": (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<channel name="thunar" version="1.0">'
+        '<property name="default-view" type="string" value="ThunarDetailsView"/>'
+        '<property name="last-details-view-visible-columns" type="string" '
+        'value="THUNAR_COLUMN_NAME,THUNAR_COLUMN_SIZE"/></channel>'
+    ),
+    place.OFFICE_SETTINGS: documents.office_settings(),
 }
 OFFICE_ARGV = ("/usr/bin/soffice", "--nodefault", "--norestore", "--nologo", "--nolockcheck", "--nofirststartwizard")
 
@@ -87,7 +92,11 @@ class Blocks:
 
     def __init__(self) -> None:
         for name, text in CONFIG.items():
-            _write(f"{place.ENVIRONMENT['XDG_CONFIG_HOME']}/{name}", text or documents.office_settings())
+            _write(f"{place.CONFIG}/{name}", text)
+        nothing = subprocess.DEVNULL
+        self.settings = subprocess.Popen(
+            (place.FILES_SETTINGS,), env=dict(place.ENVIRONMENT), stdin=nothing, stdout=nothing, stderr=nothing
+        )
         self.spare = Block()
 
     def run(self, code: str, seconds: float) -> dict[str, Any]:

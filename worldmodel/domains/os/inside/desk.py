@@ -80,6 +80,10 @@ class Desk:
         self._mouse.click(*self.wait_for(name, role, seconds))
         rest(1.0)
 
+    def settle(self, seconds: float = 3.0) -> None:
+        """Wait until the applications have come to rest: keys that move and text that is typed may overtake."""
+        rest(seconds)
+
     def close_window(self) -> None:
         """Alt+F4."""
         self._mouse.hotkey("alt", "f4")

@@ -29,6 +29,10 @@ SETTINGS = (
     ("Common/Save/Document", "AutoSave", "false"), ("Common/Misc", "UseLocking", "false"),
     ("Calc/Input", "ReplaceCellsWarning", "false"),
 )  # fmt: skip
+NO_SIDEBAR = (
+    '<item oor:path="/org.openoffice.Office.Views/Windows"><node oor:name="10336" oor:op="replace">'
+    '<prop oor:name="Visible" oor:op="fuse"><value>false</value></prop></node></item>\n'
+)
 PRODUCT = (("ooSetupLastVersion", "7.4"), ("LastTimeGetInvolvedShown", "4102444800"),
            ("LastTimeDonateShown", "4102444800"))  # fmt: skip
 
@@ -41,7 +45,7 @@ def office_settings() -> str:
         f'<item oor:path="{path}"><prop oor:name="{name}" oor:op="fuse"><value>{value}</value></prop></item>\n'
         for path, name, value in rows
     )
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<oor:items xmlns:oor="http://openoffice.org/2001/registry">{items}</oor:items>\n'
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<oor:items xmlns:oor="http://openoffice.org/2001/registry">{items}{NO_SIDEBAR}</oor:items>\n'
 
 
 def kind(path: str) -> str:
@@ -58,7 +62,9 @@ def write(path: str, data: Any) -> None:
         for name, media in (("/", mime), ("content.xml", "text/xml"))
     )
     content_xml = f'<office:document-content {names} office:version="1.3"><office:body>{body}</office:body></office:document-content>'
-    manifest = f'<manifest:manifest xmlns:manifest="{_URN}manifest:1.0" manifest:version="1.3">{listed}</manifest:manifest>'
+    manifest = (
+        f'<manifest:manifest xmlns:manifest="{_URN}manifest:1.0" manifest:version="1.3">{listed}</manifest:manifest>'
+    )
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(zipfile.ZipInfo("mimetype"), mime)
         for name, text in (("content.xml", content_xml), ("META-INF/manifest.xml", manifest)):
