@@ -15,11 +15,11 @@ from worldmodel.domains.os import grammar
 from worldmodel.prompt import static_parts
 from worldmodel.types import WorldSpec
 
-SYSTEM = """You operate a desktop of 1024 x 768. Each turn, reply with one block of Python; it is run, and you see what \
-it printed and then the screen as an accessibility tree with [left,top][right,bottom] of each element.
+SYSTEM = """You operate a desktop of 1024 x 768. Each turn, reply with one block of Python; it is run, and you see \
+what it printed and then the screen as an accessibility tree with [left,top][right,bottom] of each element.
 Imported already: pyautogui, os, subprocess, time, json. Also there: open_app(name, *files) with name editor, \
-calculator, files, calc or writer; click(name), find(name), wait_for(name), settle(), close_window(), and content(path), \
-which returns the text of a file or document.
+calculator, files, calc or writer; click(name), find(name), wait_for(name), settle(), close_window(), and \
+content(path), which returns the text of a file or document.
 The working directory is the home folder. Reply DONE when the task is done, FAIL when it cannot be done."""
 
 

@@ -96,6 +96,11 @@ def typed(text: str) -> str:
     return f"pyautogui.write({text!r}); settle()"
 
 
+def reckoned(text: str) -> str:
+    """Typed on the calculator, whose buttons stay pressed for a quarter of a second and ignore a second press then."""
+    return f"pyautogui.write({text!r}, interval=0.35); settle()"
+
+
 def keys(*combination: str) -> str:
     """A combination, or single keys one after another where there is one name with a number: ``down*3``."""
     if len(combination) == 1:

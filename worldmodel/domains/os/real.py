@@ -32,7 +32,7 @@ from worldmodel.types import refusal
 T = TypeVar("T")
 SECONDS = 30.0  # for one block
 MAX_OUTPUT, MAX_SCREEN = 3000, 12_000  # characters of an observation's two parts
-NOTES = {"timeout": f"(the block was ended after {SECONDS:.0f} s)", "lost": "(the block ended all applications)"}
+NOTES = {"timeout": "(the block took too long and was ended)", "lost": "(the block ended all applications)"}
 READER = f"exec({BOOT!r}); from {PACKAGE}.documents import main; main()"
 
 
@@ -153,7 +153,7 @@ def reader(action: Action) -> str:
 
 
 def judge(check: Check, replies: Sequence[str | Screen | None]) -> CheckResult:
-    """Passed iff every probe ended by itself and its reply satisfies the predicate; no verdict where one is no probe."""
+    """Passed iff every probe ended by itself and its reply satisfies the predicate; no verdict for what is no probe."""
     texts = tuple(reply.text if isinstance(reply, Screen) else reply or "" for reply in replies)
     if None in replies:
         return CheckResult(check.name, None, texts, "a probe is no PROBE action")
@@ -175,10 +175,11 @@ class OsFactory:
     """Picklable ``EnvFactory``. Its pool is made at the first task in a process and left out of the pickle."""
 
     limits: Limits | None = None
+    seconds: float = SECONDS  # for one block
     _pool: Pool | None = field(default=None, init=False, repr=False, compare=False)
 
     def __call__(self, task: Task, seed: int) -> OsEnvironment:
-        return OsEnvironment(task, self.pool())
+        return OsEnvironment(task, self.pool(), self.seconds)
 
     def pool(self) -> Pool:
         if self._pool is None:
@@ -186,4 +187,4 @@ class OsFactory:
         return self._pool
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"limits": self.limits, "_pool": None}
+        return {"limits": self.limits, "seconds": self.seconds, "_pool": None}

@@ -1,6 +1,6 @@
 """A small D-Bus client: many calls go out at once, and their answers come back together.
 
-Owns: the wire format (little-endian, without descriptors) and deadlines. Refuses: signals, serving calls, knowing AT-SPI.
+Owns: the wire format (little-endian, without descriptors) and deadlines. Refuses: signals, serving, knowing AT-SPI.
 A screen is some thousand questions; one after another they would take seconds.
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_ALIGN = {"y": 1, "b": 4, "n": 2, "q": 2, "i": 4, "u": 4, "x": 8, "t": 8, "d": 8, "s": 4, "o": 4, "g": 1, "a": 4, "v": 1,
-          "(": 8, "{": 8, "h": 4}  # fmt: skip
+_ALIGN = {"y": 1, "b": 4, "n": 2, "q": 2, "i": 4, "u": 4, "x": 8, "t": 8, "d": 8, "s": 4, "o": 4, "g": 1, "a": 4,
+          "v": 1, "(": 8, "{": 8, "h": 4}  # fmt: skip
 _FIXED = {"y": "B", "b": "I", "n": "h", "q": "H", "i": "i", "u": "I", "x": "q", "t": "Q", "d": "d", "h": "I"}
 _METHOD_RETURN, _ERROR = 2, 3
 _REPLY_SERIAL, _LONGEST = 5, 1 << 24

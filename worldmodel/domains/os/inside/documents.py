@@ -45,7 +45,8 @@ def office_settings() -> str:
         f'<item oor:path="{path}"><prop oor:name="{name}" oor:op="fuse"><value>{value}</value></prop></item>\n'
         for path, name, value in rows
     )
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<oor:items xmlns:oor="http://openoffice.org/2001/registry">{items}{NO_SIDEBAR}</oor:items>\n'
+    head = '<?xml version="1.0" encoding="UTF-8"?>\n<oor:items xmlns:oor="http://openoffice.org/2001/registry">'
+    return f"{head}{items}{NO_SIDEBAR}</oor:items>\n"
 
 
 def kind(path: str) -> str:
@@ -61,13 +62,13 @@ def write(path: str, data: Any) -> None:
         f'<manifest:file-entry manifest:full-path="{name}" manifest:media-type="{media}"/>'
         for name, media in (("/", mime), ("content.xml", "text/xml"))
     )
-    content_xml = f'<office:document-content {names} office:version="1.3"><office:body>{body}</office:body></office:document-content>'
-    manifest = (
-        f'<manifest:manifest xmlns:manifest="{_URN}manifest:1.0" manifest:version="1.3">{listed}</manifest:manifest>'
-    )
+    version = 'office:version="1.3"'
+    body = f"<office:document-content {names} {version}><office:body>{body}</office:body></office:document-content>"
+    space = f'xmlns:manifest="{_URN}manifest:1.0" manifest:version="1.3"'
+    manifest = f"<manifest:manifest {space}>{listed}</manifest:manifest>"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(zipfile.ZipInfo("mimetype"), mime)
-        for name, text in (("content.xml", content_xml), ("META-INF/manifest.xml", manifest)):
+        for name, text in (("content.xml", body), ("META-INF/manifest.xml", manifest)):
             info = zipfile.ZipInfo(name)
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, f'<?xml version="1.0" encoding="UTF-8"?>\n{text}')
@@ -76,7 +77,8 @@ def write(path: str, data: Any) -> None:
 def _sheets(data: dict[str, Sequence[Sequence[Any]]]) -> str:
     def cell(value: Any) -> str:
         if isinstance(value, (int, float)):
-            return f'<table:table-cell office:value-type="float" office:value="{value}"><text:p>{value}</text:p></table:table-cell>'
+            kept = f'office:value-type="float" office:value="{value}"'
+            return f"<table:table-cell {kept}><text:p>{value}</text:p></table:table-cell>"
         if value == "":
             return "<table:table-cell/>"
         return f'<table:table-cell office:value-type="string"><text:p>{escape(value)}</text:p></table:table-cell>'

@@ -31,8 +31,8 @@ ACTIVE, CHECKED, EDITABLE, EXPANDED, FOCUSED, PRESSED, SELECTED = 1, 4, 7, 10, 1
 SENSITIVE, SHOWING, MODAL = 24, 25, 16
 _SHOWN = ((ACTIVE, "active"), (MODAL, "modal"), (FOCUSED, "focused"), (CHECKED, "checked"), (PRESSED, "pressed"),
           (SELECTED, "selected"), (EXPANDED, "expanded"))  # fmt: skip
-_GROUPS = {"filler", "panel", "scroll pane", "viewport", "split pane", "layered pane", "root pane", "section", "unknown",
-           "redundant object", "glass pane", "grouping", "page tab list", "application"}  # fmt: skip
+_GROUPS = {"filler", "panel", "scroll pane", "viewport", "split pane", "layered pane", "root pane", "section",
+           "unknown", "redundant object", "glass pane", "grouping", "page tab list", "application"}  # fmt: skip
 _BLANK = {"table cell", "label", "icon", "panel", "image"}
 _DROPPED = {"scroll bar", "separator", "ruler", "tool tip", "tear off menu item"}
 _WRITTEN = {"text", "paragraph", "entry", "password text", "spin button", "table cell", "heading"}
