@@ -95,14 +95,15 @@ def sheet_read(rng: random.Random) -> Draft:
     item, _, price = rng.choice(rows[1:])
     ask = f"Look up the price of {item} in the spreadsheet {path} and write it into {target}, as a plain number."
     gold = block(
-        f"lines = content({path!r}).splitlines()", f"row = next(l.split(':')[0][1:] for l in lines if l.endswith(' {item}'))",
-        "price = next(l.split(': ')[1] for l in lines if l.startswith(f'C{row}: '))",
+        f"lines = content({path!r}).splitlines()",
+        f"found = next(line for line in lines if line.endswith(' {item}'))",
+        "cell = found.split(':')[0].replace('A', 'C')",
+        "price = next(line.split(': ')[1] for line in lines if line.startswith(cell + ': '))",
         f"open({target!r}, 'w').write(price)",
-    )  # fmt: skip
-    other = next(row[2] for row in rows[1:] if row[2] != price)
+    )
     return Draft(
         ask, state(documents={path: {"Sheet1": rows}}), (gold,),
-        ((saved(target, str(other)),), (gold.replace("C{row}", "B{row}"),) if rows else ()),
+        ((saved(target, str(price + 1)),), (gold.replace("'C'", "'B'"),)),
         (Check("price", (probe_file(target),), Predicate("regex", rf"\A{price:.10g}(\.?0*)\s*\Z")),),
     )  # fmt: skip
 
@@ -125,9 +126,8 @@ def _same_text(paragraphs: list[str]) -> str:
     """Writer begins a typed sentence with a capital letter by itself: either is right."""
 
     def either(text: str) -> str:
-        return "".join(
-            f"[{c.lower()}{c.upper()}]" if i == 0 and c.isalpha() else _escaped(c) for i, c in enumerate(text)
-        )
+        first = f"[{text[0].lower()}{text[0].upper()}]" if text[0].isalpha() else _escaped(text[0])
+        return first + "".join(map(_escaped, text[1:]))
 
     return r"\A" + "\n".join(map(either, paragraphs)) + r"\s*\Z"
 
