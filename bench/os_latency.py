@@ -19,14 +19,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from worldmodel.domains.os.desktop import Desktop, Pool, wait_until_ready
+from worldmodel.domains.os.desktop import Desktop, Pool
 from worldmodel.domains.os.install import missing
 from worldmodel.domains.os.real import OsEnvironment
 from worldmodel.domains.os.tasks import make
 
 BARS = {"start": 3.0, "step": 0.3}  # seconds, median
-STEPS = {"plain": ("open_app('editor')", "pyautogui.write('ab')", "print(1)", "pyautogui.press('enter')"),
-         "office": ("print(1)", "pyautogui.press('down')", "pyautogui.write('7')", "pyautogui.press('enter')")}  # fmt: skip
+STEPS = {
+    "plain": ("pyautogui.write('ab')", "print(1)", "pyautogui.press('enter')", "click('File')"),
+    "office": ("print(1)", "pyautogui.press('down')", "pyautogui.write('7')", "pyautogui.press('enter')"),
+}
 
 
 async def episode(kind: str, pool: Pool, times: dict[str, list[float]]) -> None:
@@ -60,7 +62,7 @@ def measure(kind: str, count: int) -> dict[str, Any]:
     pool = Pool()
     try:
         for _ in range(count):
-            wait_until_ready(pool, kind == "office", 120.0)
+            pool.wait(kind == "office", 120.0)
             asyncio.run(episode(kind, pool, times))
     finally:
         pool.close()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -135,6 +134,14 @@ class Pool:
             if office not in self._ready:
                 self._ready[office] = self._threads.submit(Desktop(office, self.limits).start)
 
+    def wait(self, office: bool, seconds: float) -> None:
+        """Until one of this kind waits: for measurements. Raises SandboxError or TimeoutError."""
+        self.warm(office)
+        with self._lock:
+            waiting = self._ready.get(office)
+        if waiting is not None:
+            waiting.result(seconds)
+
     def take(self, office: bool) -> Desktop:
         """The waiting one, or the first that comes up. Raises SandboxError."""
         self.warm(office)
@@ -152,11 +159,3 @@ class Pool:
         for future in waiting:
             if not future.cancelled() and future.exception() is None:
                 future.result().machine.close()
-
-
-def wait_until_ready(pool: Pool, office: bool, seconds: float) -> float:
-    """Seconds until a desktop waits, at most ``seconds``: for measurements."""
-    begun = time.monotonic()
-    pool.warm(office)
-    pool._ready[office].result(seconds)
-    return time.monotonic() - begun

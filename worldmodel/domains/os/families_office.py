@@ -158,7 +158,8 @@ def letter_title(rng: random.Random) -> Draft:
     ask = f"Write the heading of the document {path}, without marks, into a new file {target}."
     gold = f"title = content({path!r}).splitlines()[0]\nopen({target!r}, 'w').write(title.lstrip('# ') + '\\n')"
     return Draft(
-        ask, state(documents={path: text}), (gold,), ((gold.replace(".lstrip('# ')", ""),), (gold.replace("[0]", "[1]"),)),
+        ask, state(documents={path: text}), (gold,),
+        ((gold.replace(".lstrip('# ')", ""),), (gold.replace("[0]", "[1]"),)),
         (holds_text(target, title), listed(path, target)),
     )  # fmt: skip
 
