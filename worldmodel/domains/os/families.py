@@ -66,14 +66,14 @@ def editor_new(rng: random.Random) -> Draft:
     line = rng.choice(LINES)
     ask = f"Write a new file {path} in the home folder that holds the line '{line}'."
 
-    def way(target: str, save: str = "enter") -> tuple[str, ...]:
+    def way(target: str, button: str = "Save") -> tuple[str, ...]:
         where = f"/home/user/{target}"
         return (
             block("open_app('editor')", typed(line)),
-            block(SAVE, "wait_for('Save')", keys("ctrl", "a"), typed(where), keys(save)),
+            block(SAVE, "wait_for('Name:')", keys("ctrl", "a"), typed(where), f"click({button!r}, 'push button')"),
         )
 
-    return Draft(ask, state(), way(path), (way(other), way(path, "esc")), (holds_text(path, line), listed(path)))
+    return Draft(ask, state(), way(path), (way(other), way(path, "Cancel")), (holds_text(path, line), listed(path)))
 
 
 def calculator_product(rng: random.Random) -> Draft:
