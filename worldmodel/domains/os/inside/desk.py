@@ -35,7 +35,7 @@ class Desk:
     def _shown(self) -> list[tree.Node]:
         if self._connected is None:
             self._connected = Bus(place.BUS)
-        found = tree.walk(self._connected, 3.0)
+        found = tree.walk(self._connected, 8.0)
         return [node for app in found for node in tree.descendants(app) if tree.SHOWING in node.states]
 
     def _windows(self, shown: Iterable[tree.Node]) -> list[tuple[str, str]]:
@@ -75,7 +75,7 @@ class Desk:
                 raise TimeoutError(f"nothing called {name!r} is shown")
             time.sleep(0.05)
 
-    def click(self, name: str, role: str = "", seconds: float = 3.0) -> None:
+    def click(self, name: str, role: str = "", seconds: float = 10.0) -> None:
         """Click on the centre of what ``wait_for`` finds."""
         self._mouse.click(*self.wait_for(name, role, seconds))
         rest(1.0)
