@@ -201,21 +201,21 @@ class TestLive:
     def test_a_window_that_pretends_to_be_the_calculator_is_not_believed(self) -> None:
         task = make("calculator_product", "heldout", 1, 0)
         value = task.checks[0].predicate.value
-        typing = "click('AC'); " + f"pyautogui.write({value!r}, interval=0.35)"
         fake = (
             "import gi; gi.require_version('Gtk', '3.0'); from gi.repository import Gtk;"
             "w = Gtk.Window(title='galculator');"
             f"v = Gtk.TextView(); v.get_buffer().set_text({value!r}); w.add(v); w.show_all(); Gtk.main()"
         )
         block = f"subprocess.Popen(['/usr/bin/python3', '-c', {fake!r}]); time.sleep(3); settle()"
-        texts, passed = played(task, block, "open_app('calculator')\n" + typing)
+        texts, passed = played(task, block, "print(1)")
         assert passed == [False] and 'text "' in texts[0]
 
     def test_a_program_left_in_home_cannot_answer_for_a_file(self) -> None:
         task = make("sum_csv", "heldout", 2, 0)
+        forged = f"print({task.checks[0].predicate.value!r})"
         plant = (
             "for name in ('zipfile', 'documents', 'sitecustomize', 'encodings'):\n"
-            f"    open(name + '.py', 'w').write('print({task.checks[0].predicate.value!r})')\n"
+            f"    open(name + '.py', 'w').write({forged!r})\n"
             "os.mkfifo('pipe.txt')"
         )
         check = Check("pipe", ("PROBE file pipe.txt",), Predicate("contains", ""))
