@@ -82,6 +82,7 @@ class Desk:
 
     def settle(self, seconds: float = 3.0) -> None:
         """Wait until the applications have come to rest: keys that move and text that is typed may overtake."""
+        time.sleep(0.2)  # the office suite puts off what a key does, without working meanwhile
         rest(seconds)
 
     def close_window(self) -> None:
