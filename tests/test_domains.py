@@ -30,6 +30,8 @@ from worldmodel.traces import record_share, sessions
 from worldmodel.trainable import reserved
 
 DOMAINS = names()
+# what needs set-up is heavy: acted out among the slow tests
+LIVE = [pytest.param(name, marks=[pytest.mark.slow] if kit(name).setup else []) for name in DOMAINS]
 CANARY = "kingfisher-7731"
 SECONDS = 60.0  # for one episode
 TASKS = 6  # acted out of each domain in the fast suite; a domain's own tests act out more
@@ -185,7 +187,7 @@ def test_nothing_of_checks_or_reference_is_in_a_prompt(name: str) -> None:
 
 
 @pytest.mark.sandbox
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", LIVE)
 def test_gold_succeeds_and_wrong_and_empty_fail(name: str) -> None:
     found = here(name)
     for task in found.generate("heldout", TASKS, 2):
@@ -206,7 +208,7 @@ def test_sessions_for_traces_do_not_depend_on_how_they_are_shared_out(name: str)
 
 
 @pytest.mark.sandbox
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", LIVE)
 def test_recorded_sessions_are_episodes_of_the_domain(name: str) -> None:
     here(name)
     share = record_share("train", 6, 0, 6, name)
@@ -219,7 +221,7 @@ def test_recorded_sessions_are_episodes_of_the_domain(name: str) -> None:
 
 
 @pytest.mark.sandbox
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", LIVE)
 def test_live_worlds_answer_whatever_is_said(name: str) -> None:
     """Actions out of place and texts that are none: an observation each time, and the verdict afterwards."""
     found, rng = here(name), random.Random(11)
@@ -245,7 +247,7 @@ def test_live_worlds_answer_whatever_is_said(name: str) -> None:
 
 
 @pytest.mark.sandbox
-@pytest.mark.parametrize("name", DOMAINS)
+@pytest.mark.parametrize("name", LIVE)
 def test_what_only_checks_may_ask_is_refused_to_a_policy(name: str) -> None:
     """A probe that the grammar marks reads hidden state: it is no action, in the real world and in a simulated one."""
     found = here(name)

@@ -16,6 +16,7 @@ import pytest
 from bench.leaks import Watch, leaks, traces
 from bench.soak import DEATHS, Plan, Row, judge, plans, soak
 from rollout.errors import ConfigError
+from worldmodel.sandbox import stop_keeper
 
 
 def test_a_plan_is_repeatable_and_each_death_is_followed_by_gold_in_the_same_domain() -> None:
@@ -51,6 +52,7 @@ def test_what_is_wrong_is_named(behaviour: str, death: str, outcome: str, error:
 
 
 def test_a_process_a_file_and_a_port_that_are_left_are_seen() -> None:
+    stop_keeper()  # of the tests before
     watch, before = Watch(), traces()
     listens = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(1, flush=True); time.sleep(60)"
     child = subprocess.Popen(["python3", "-c", listens], stdout=subprocess.PIPE)

@@ -125,10 +125,13 @@ class Box:
     def adopt(self) -> None:
         """Once the program runs: hold its first process too, whose death is the death of all others. Raises
         SandboxError where it does not run."""
-        raw = b""
+        raw = bytearray()  # bubblewrap writes its object in parts
         while not raw.rstrip().endswith(b"}") and (part := os.read(self._info, 4096)):
-            raw += part  # bubblewrap writes it in pieces
-        info = json.loads(raw or b"{}")
+            raw += part
+        try:
+            info = json.loads(raw or b"{}")
+        except ValueError:
+            info = {}
         if "child-pid" not in info:
             raise SandboxError("sandbox: bubblewrap ended before its program began")
         self.pidfds.insert(0, os.pidfd_open(info["child-pid"]))

@@ -36,4 +36,10 @@ def _setup(say: Callable[[str], None]) -> None:
     setup(say)
 
 
-KIT = DomainKit(MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup)
+def _held_out() -> tuple[str, ...]:
+    from worldmodel.domains.mcp.families_more import HELD_OUT
+
+    return HELD_OUT
+
+
+KIT = DomainKit(MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, held_out=_held_out)

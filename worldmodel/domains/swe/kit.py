@@ -37,4 +37,10 @@ def _setup(say: Callable[[str], None]) -> None:
     testing.measure(say)
 
 
-KIT = DomainKit(SWE, (call(FINAL),), _real, _generate, _missing, _setup)
+def _held_out() -> list[str]:
+    from worldmodel.domains.swe.tasks import families
+
+    return list(families("family"))
+
+
+KIT = DomainKit(SWE, (call(FINAL),), _real, _generate, _missing, _setup, held_out=_held_out)

@@ -35,4 +35,16 @@ def _setup(say: Callable[[str], None]) -> None:
     setup(say)
 
 
-KIT = DomainKit(WEB, (DONE,), _real, _generate, _missing, _setup)
+def _held_out() -> tuple[str, ...]:
+    from worldmodel.domains.web.tasks import HELD_OUT
+
+    return HELD_OUT
+
+
+def _miniwob(count: int) -> list[Task]:
+    from worldmodel.domains.web.miniwob import first
+
+    return first(count)
+
+
+KIT = DomainKit(WEB, (DONE,), _real, _generate, _missing, _setup, sources={"miniwob": _miniwob}, held_out=_held_out)

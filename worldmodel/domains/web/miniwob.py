@@ -35,10 +35,17 @@ def tasks(seeds: Sequence[int], names: Sequence[str] | None = None) -> list[Task
     return [make(name, seed) for name in (pages() if names is None else names) for seed in seeds]
 
 
+def first(count: int) -> list[Task]:
+    """At most ``count`` tasks, always the same first ones: every page once, then every page with the next seed."""
+    names = pages()
+    rounds = -(-count // len(names)) if names else 0
+    return [make(name, seed) for seed in range(1, rounds + 1) for name in names][:count]
+
+
 def make(page: str, seed: int) -> Task:
     state = {"site": MINIWOB, "folder": f"/opt/tools/{HTML}", "start": f"/miniwob/{page}.html", "seed": seed}
     return Task(
-        id=f"miniwob:{page}-{seed}", domain="web", family=f"miniwob:{page}", split=SPLIT,
+        id=f"miniwob/{page}-{seed}", domain="web", family=f"miniwob/{page}", split=SPLIT,
         instruction=INSTRUCTION, world=World(state),
         checks=(Check("reward", (PAGE_REWARD,), Predicate("equals", "1")),), reference=Reference(),
         max_turns=MAX_TURNS, seed=seed,
