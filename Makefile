@@ -1,5 +1,5 @@
 # Each target works alone on a fresh machine: `setup` makes .venv first, and is instant when nothing changed.
-.PHONY: setup setup-test quickstart test test-vllm lint types ci clean
+.PHONY: setup setup-test quickstart test test-domains test-vllm lint types ci clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -9,6 +9,7 @@ ARGS ?=
 help:
 	@echo "make quickstart   learn a world, train inside it, measure in the real one (ARGS='--seed 1', '--smoke', ...)"
 	@echo "make test         the fast tests, sandbox included"
+	@echo "make test-domains the live tests of domains that \`agentworld setup NAME\` has set up; minutes"
 	@echo "make test-vllm    the vLLM client against a real server (docs/samplers.md)"
 	@echo "make lint types   what the gate asks of the code"
 	@echo "make ci           everything the gate runs"
@@ -24,6 +25,9 @@ setup-test:
 
 test: setup-test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not server" $(ARGS)
+
+test-domains: setup-test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m domain $(ARGS)
 
 test-vllm:
 	@if [ -z "$$AGENTWORLD_VLLM_URL" ] || [ -z "$$AGENTWORLD_VLLM_MODEL" ]; then \

@@ -7,6 +7,16 @@ from pathlib import Path
 import pytest
 
 
+HEAVY = {f"test_{name}.py" for name in ("mcp", "os", "swe", "web")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests of domains that need set-up are a group of their own: ``make test-domains``."""
+    for item in items:
+        if item.path.name in HEAVY and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.domain)
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """An empty run directory of its own."""

@@ -30,8 +30,8 @@ from worldmodel.traces import record_share, sessions
 from worldmodel.trainable import reserved
 
 DOMAINS = names()
-# what needs set-up is heavy: acted out among the slow tests
-LIVE = [pytest.param(name, marks=[pytest.mark.slow] if kit(name).setup else []) for name in DOMAINS]
+# what needs set-up is heavy: make test-domains acts it out
+LIVE = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.domain] if kit(name).setup else []) for name in DOMAINS]
 CANARY = "kingfisher-7731"
 SECONDS = 60.0  # for one episode
 TASKS = 6  # acted out of each domain in the fast suite; a domain's own tests act out more
