@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-
 HEAVY = {f"test_{name}.py" for name in ("mcp", "os", "swe", "web")}
 
 
