@@ -289,5 +289,8 @@ def logits(model: Any) -> list[float]:
 
     model.eval()
     with torch.no_grad():
-        found: list[float] = model(input_ids=torch.arange(5, 15)[None], use_cache=False).logits[0, -1].float().tolist()
+        device = next(model.parameters()).device
+        found: list[float] = (
+            model(input_ids=torch.arange(5, 15, device=device)[None], use_cache=False).logits[0, -1].float().tolist()
+        )
     return found
