@@ -6,8 +6,8 @@ Each seed is one small run (scripted policy on Ray workers, staleness 1, one pro
 victim: a rollout worker (which holds its sampler), a trainer rank, rank 0 (which holds the scheduler), Ray Train's
 controller, the driver, or whoever saves, in the middle of a save. A driver that dies is started again with the same
 command. A run that is over before its victim could be killed shows nothing: it is run again with an earlier moment, and
-the row counts the tries. Bar: every start ends within its deadline, and in the final lineage every issued group has exactly one fate,
-every asked step is trained and no group is older than the bound. Finished seeds are not run again.
+the row counts the tries. Bar: every start ends within its deadline, and in the final lineage every issued group has
+exactly one fate, every asked step is trained and no group is older than the bound. Finished seeds are not run again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """What of the trainer was run on a GPU: one card, a few minutes.
 
-    python -m bench.gpu_check [--out bench/results/gpu.json] [--parts cpu alone zero resume large sampler loop]
+    python -m bench.gpu_check [--out bench/results/gpu.json] [--parts ...]
 
 Each part is a process with a deadline, so that one that fails costs its own figures alone; exit 1 where one failed.
 
 - ``cpu``, ``alone``: the same recorded trajectories without and with the card, fp32.
 - ``zero``: them again under ZeRO-1, 2 and 3 through Ray Train and NCCL. ``resume``: a rank is lost while saving.
 - ``large``: seconds, tokens/s and memory of an optimiser step at bf16, for a Qwen3 of a given shape, fresh weights.
+- ``sharded``: the smaller one under the ZeRO-2 and ZeRO-3 settings for GPUs.
 - ``sampler``: the batched Hugging Face sampler on the card: tokens/s, and its logprobs beside a forward pass in fp32.
 - ``loop``: `agentworld train` with rollouts in a world model on the card, in one process.
 """
@@ -33,7 +34,16 @@ from launch.cluster import ClusterSettings, Ranks, Result, connected
 from launch.supervisor import supervise
 from tests.distributed_case import ROOT, Case, Kill, Recorded, recorded_batches, save_model, train
 
-SECONDS = {"cpu": 120, "alone": 120, "zero": 150, "resume": 150, "large": 200, "sampler": 90, "loop": 150}
+SECONDS = {
+    "cpu": 120,
+    "alone": 120,
+    "zero": 180,
+    "resume": 240,
+    "large": 120,
+    "sharded": 200,
+    "sampler": 90,
+    "loop": 200,
+}
 ROWS, LENGTH = 32, 2048  # of one generation batch, in tokens
 
 
@@ -135,17 +145,26 @@ def resume(folder: Path) -> dict[str, Any]:
 
 
 def large(folder: Path) -> dict[str, Any]:
-    """ZeRO-2 and ZeRO-3 as in ``configs/gpu8_*``, on one card."""
+    """In this process, without sharding."""
+    return steps_of(folder, ((SMALL, 4, 0), (LARGE, 2, 0)), 5)
+
+
+def sharded(folder: Path) -> dict[str, Any]:
+    """Under the ZeRO settings of ``configs/gpu8_*``, on one card, through Ray Train."""
+    with connected(None):
+        return steps_of(folder, ((SMALL, 4, 2), (SMALL, 4, 3)), 3)
+
+
+def steps_of(folder: Path, settings: tuple[tuple[Shape, int, int], ...], steps: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     save_model(folder / "model")  # for its tokenizer
-    with connected(None):
-        for shape, rows, stage in ((SMALL, 4, 2), (SMALL, 4, 3), (LARGE, 2, 2)):
-            settings = ClusterSettings(1, str(ROOT / f"configs/deepspeed_gpu_zero{stage}.json"), start_seconds=120.0)
-            payload = (str(folder / "model"), Step(shape, rows))
-            found[f"{shape.name}, ZeRO-{stage}"] = dict(
-                supervise(timed, payload, folder / f"{shape.name}-{stage}", settings, max_restarts=0)
-            )
-            (folder / "large.json").write_text(json.dumps(found))
+    for shape, rows, stage in settings:
+        zero = str(ROOT / f"configs/deepspeed_gpu_zero{stage}.json") if stage else None
+        payload = (str(folder / "model"), Step(shape, rows, steps))
+        place = ClusterSettings(1, zero, start_seconds=120.0)
+        name = f"{shape.name}, ZeRO-{stage}" if stage else shape.name
+        found[name] = dict(supervise(timed, payload, folder / f"{shape.name}-{stage}", place, max_restarts=0))
+        (folder / "half.json").write_text(json.dumps(found))
     return found
 
 
@@ -254,7 +273,7 @@ async def sampled(dtype: str, rows: int = 64, prompt: int = 512, new: int = 128)
     model = fresh(SMALL, dtype).eval()
     draw = random.Random(0)
     contexts = [tuple(draw.randrange(5, SMALL.vocabulary) for _ in range(prompt)) for _ in range(rows)]
-    asked = HFSampler(model, pad_id=0, stop_ids=(1,), sampling=Sampling(0.7), max_batch=rows)
+    asked = HFSampler(model, pad_id=0, stop_ids=(1,), sampling=Sampling(0.7), max_batch=rows, dtype=dtype)
     try:
         await asyncio.gather(*(asked(ids, 4, Session(f"w{i}", seed=i)) for i, ids in enumerate(contexts)))
         torch.cuda.synchronize()
@@ -281,7 +300,10 @@ def loop(folder: Path) -> dict[str, Any]:
     options = [
         f"run_dir={folder / 'run'}", f"policy={weights}", f"world_model.path={weights}", "rollout.engine=local",
         "world_model.device=cuda:0", "rollout.spot_share=0", "rollout.max_filtered=0", "trainer.trl.max_steps=12",
-        "trainer.trl.save_steps=12", "trainer.trl.bf16=true", "trainer.trl.report_to=none", "rollout.threads=8",
+        "trainer.trl.save_steps=12",
+        "rollout.groups_per_batch=4",
+        "trainer.trl.per_device_train_batch_size=8",
+        "trainer.trl.bf16=true", "trainer.trl.report_to=none", "rollout.threads=8",
         "rollout.workers=1",
     ]  # fmt: skip
     command = [sys.executable, "-m", "launch.cli", "train", "configs/quickstart.yaml", *options]
@@ -296,9 +318,15 @@ def loop(folder: Path) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "cpu": curve, "alone": curve, "zero": zero, "resume": resume, "large": large, "sampler": sampler, "loop": loop,
+    "cpu": curve, "alone": curve, "zero": zero, "resume": resume, "large": large, "sharded": sharded,
+    "sampler": sampler, "loop": loop,
 }  # fmt: skip
-TOGETHER = (("cpu", "alone", "zero", "resume", "loop"), ("sampler",), ("large",))  # the last two are timed
+TOGETHER = (
+    ("large",),
+    ("sampler",),
+    ("cpu", "alone", "zero", "resume", "loop"),
+    ("sharded",),
+)  # the first two are timed
 
 
 # ------------------------------------------------------------------------------------------------ all of them
@@ -325,7 +353,7 @@ def finish(part: str, process: subprocess.Popen[bytes], until: float, folder: Pa
     if answer.is_file():
         return {"ok": True, **json.loads(answer.read_text())}
     said = (folder / f"{part}.log").read_text(errors="replace")
-    half = folder / part / "large.json"
+    half = folder / part / "half.json"
     logs = [file.read_text(errors="replace")[-1500:] for file in (folder / part).rglob("rank_0.log")][-1:]
     return {"ok": False, "status": process.returncode, "said": said[-1500:].replace(str(folder), "."), "rank": logs,
             **({"half": json.loads(half.read_text())} if half.is_file() else {})}  # fmt: skip

@@ -93,7 +93,7 @@ class McpEnvironment:
     async def _act(self, action: Action) -> str:
         server = TOOLS[action.name].server
         if server not in self._connections:
-            return f"Error: no server here offers {action.name}"
+            return absent(action)
         try:
             return await self._connections[server].call(action.name, action.arguments)
         except SandboxError:
@@ -102,14 +102,16 @@ class McpEnvironment:
             return f"Error: the {server} server gave no answer and was started again"
 
     async def verify(self, checks: Sequence[Check]) -> tuple[CheckResult, ...]:
-        """Every process of the episode is ended, then each probe asks fresh servers that cannot write. Raises
-        SandboxError."""
+        """Every process of the episode is ended, then each probe asks fresh servers that cannot write. One that asks a
+        server which this world has not is told so, as a policy is. Raises SandboxError."""
         probes = {probe: MCP.parse(probe) for check in checks for probe in check.probes}
-        asked = {probe: action for probe, action in probes.items() if action.name in TOOLS}
+        tools = {probe: action for probe, action in probes.items() if action.name in TOOLS}
+        asked = {p: action for p, action in tools.items() if TOOLS[action.name].server in self._state["servers"]}
         await self._freeze()
         await self._serve(sorted({TOOLS[action.name].server for action in asked.values()}), writable=False)
         replies: dict[str, str | None] = {
-            probe: self._answer if action.name == PROBE else None for probe, action in probes.items()
+            probe: self._answer if action.name == PROBE else absent(action) if probe in tools else None
+            for probe, action in probes.items()
         }
         for probe, action in asked.items():
             replies[probe] = await self._connections[TOOLS[action.name].server].call(action.name, action.arguments)
@@ -139,6 +141,11 @@ class McpEnvironment:
                 return work()
 
         return await in_thread(locked)
+
+
+def absent(action: Action) -> str:
+    """The answer to a tool of a server that this world has not."""
+    return f"Error: no server here offers {action.name}"
 
 
 def _begin(made: Machine, state: Any) -> None:

@@ -1,0 +1,134 @@
+"""One small world model of all domains: rows from recorded sessions, then training on whatever machine has time.
+
+    python -m bench.unified_world prepare TRACES... --out FOLDER [--vocabulary 4096] [--max-length 8192]
+    python -m bench.unified_world train FOLDER --out MODEL --seconds 300 [--rate 2e-3] [--batch 32768]
+
+``prepare`` takes folders of `agentworld collect`, refuses evaluation data, fits the tokenizer and writes token rows
+with their loss masks (``rows.npz``), so that ``train`` needs no domain. ``agentworld fidelity`` measures the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+def prepare(
+    folders: list[Path], out: Path, vocabulary: int, max_length: int, repeat: dict[str, int], seed: int
+) -> None:
+    from launch.world import training_episodes, vocabulary_texts, world_rows
+    from rollout.chat import load_chat
+    from trainer.tokenizer import train_tokenizer
+
+    episodes = [episode for folder in folders for episode in training_episodes(folder)]
+    random.Random(seed).shuffle(episodes)
+    out.mkdir(parents=True, exist_ok=True)
+    train_tokenizer(vocabulary_texts(episodes), vocabulary, out)
+    chat = load_chat(out)
+    facts: dict[str, dict[str, int]] = {}
+    rows = []
+    for domain in sorted({episode.domain for episode in episodes}):
+        part = [episode for episode in episodes if episode.domain == domain]
+        made = [row for row in world_rows(part, chat, seed, max_length) if len(row[0]) <= max_length]
+        facts[domain] = {
+            "sessions": len(part),
+            "transitions": sum(len(episode.transitions) for episode in part),
+            "rows": len(made),
+            "repeated": repeat.get(domain, 1),
+            "tokens": sum(len(ids) for ids, _ in made),
+            "tokens_in_loss": sum(sum(mask) for _, mask in made),
+        }
+        rows += made * repeat.get(domain, 1)
+    random.Random(seed).shuffle(rows)
+    np.savez_compressed(
+        out / "rows.npz",
+        ids=np.concatenate([np.asarray(ids, np.uint16) for ids, _ in rows]),
+        mask=np.packbits(np.concatenate([np.asarray(mask, bool) for _, mask in rows])),
+        lengths=np.asarray([len(ids) for ids, _ in rows], np.int32),
+    )
+    (out / "prepared.json").write_text(json.dumps({"seed": seed, "max_length": max_length, "domains": facts}, indent=1))
+    print(json.dumps(facts, indent=1))
+
+
+def read_rows(folder: Path) -> list[tuple[list[int], list[int]]]:
+    packed = np.load(folder / "rows.npz")
+    ends = np.cumsum(packed["lengths"])[:-1]
+    ids = np.split(packed["ids"].astype(np.int64), ends)
+    mask = np.split(np.unpackbits(packed["mask"])[: len(packed["ids"])], ends)
+    return [(i.tolist(), m.tolist()) for i, m in zip(ids, mask, strict=True)]
+
+
+def train(folder: Path, out: Path, seconds: float, rate: float, batch: int, layers: str, start: str, seed: int) -> None:
+    import torch
+
+    from rollout.chat import load_chat
+    from trainer.architecture import Shape, fresh_model
+    from trainer.config import SFTConfig
+    from trainer.stages import load_model, sft, store_as
+
+    begun = time.monotonic()
+    rows, chat = read_rows(folder), load_chat(folder)
+    facts = json.loads((folder / "prepared.json").read_text())
+    cuda = torch.cuda.is_available()
+    model = (
+        load_model(start)
+        if start
+        else fresh_model(len(chat.tokenizer), Shape(layers=layers), chat.pad_id, chat.eos_id, seed)
+    )
+    model.config.max_position_embeddings = max(model.config.max_position_embeddings, 2 * facts["max_length"])
+    config = SFTConfig(
+        learning_rate=rate, max_seconds=seconds, tokens_per_batch=batch, max_length=facts["max_length"],
+        schedule="linear", optimizer="muon", compile=not cuda, seed=seed, log_every=50,
+    )  # fmt: skip
+    result = sft(model, chat.tokenizer, rows, out, config)
+    store_as(out, "bfloat16")
+    made = {
+        "device": torch.cuda.get_device_name(0) if cuda else "cpu", "learning_rate": rate, "tokens_per_batch": batch,
+        "layers": layers, "seconds": result.seconds, "steps": result.steps, "tokens": result.tokens,
+        "labelled": result.labelled, "last_loss": result.loss, "parameters": model.num_parameters(),
+        "corpus": facts, "seconds_in_all": time.monotonic() - begun,
+    }  # fmt: skip
+    (out / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    for name in TOKENIZER:
+        if (folder / name).is_file():
+            shutil.copy(folder / name, out / name)
+    print({key: value for key, value in made.items() if key != "corpus"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("prepare")
+    one.add_argument("folders", type=Path, nargs="+")
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--vocabulary", type=int, default=4096)
+    one.add_argument("--max-length", type=int, default=8192)
+    one.add_argument("--repeat", default="", help="rows of small domains, such as os=2,swe=2")
+    one.add_argument("--seed", type=int, default=0)
+    two = verbs.add_parser("train")
+    two.add_argument("folder", type=Path)
+    two.add_argument("--out", type=Path, required=True)
+    two.add_argument("--seconds", type=float, default=300.0)
+    two.add_argument("--rate", type=float, default=2e-3)
+    two.add_argument("--batch", type=int, default=32_768)
+    two.add_argument("--layers", default="caaaaaaa")
+    two.add_argument("--start", default="", help="a model made from the same FOLDER, to go on from")
+    two.add_argument("--seed", type=int, default=0)
+    o = parser.parse_args()
+    if o.verb == "prepare":
+        repeat = {name: int(times) for name, times in (part.split("=") for part in o.repeat.split(",") if part)}
+        prepare(o.folders, o.out, o.vocabulary, o.max_length, repeat, o.seed)
+    else:
+        train(o.folder, o.out, o.seconds, o.rate, o.batch, o.layers, o.start, o.seed)
+
+
+if __name__ == "__main__":
+    main()
