@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 
 from worldmodel.domains.swe.box_tests import names_in
 from worldmodel.domains.swe.packages import Package, tree
-from worldmodel.domains.swe.testing import SECONDS, Bench, baseline
+from worldmodel.domains.swe.testing import CPU_SECONDS, SECONDS, Bench, baseline
 
 PASSED = "passed"
 MAX_NAMED = 5
@@ -73,7 +73,7 @@ def verdict(bench: Bench, package: Package, files: Sequence[str], failing: Seque
     canary = f"{PurePosixPath(files[0]).parent}/test_{secrets.token_hex(6)}.py".removeprefix("./")
     places.insert(random.randrange(len(places) + 1), canary)
     screen = {"below": list(package.code), "except": list(package.tests), "names": list(forbidden(package))}
-    reply = bench.run(places, SECONDS, canary=canary, screen=screen)
+    reply = bench.run(places, SECONDS, canary=canary, screen=screen, cpu=CPU_SECONDS)
     match reply["end"]:
         case "screened":
             return f"failed\nthe source names {reply['name']}, which no repair needs"
