@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ from worldmodel.domains.swe.mutate import Edit, apply, functions, one_token, par
 from worldmodel.domains.swe.packages import PACKAGES, Package, kept, tree
 from worldmodel.domains.swe.real import SweEnvironment
 from worldmodel.domains.swe.tasks import belongs, catalogue, families, generate, located, unique
+from worldmodel.domains.swe.verdict import verdict
 from worldmodel.environment import SimulatedEnvironment, SimulationSettings
 from worldmodel.replay import ReplayWorldModel
+from worldmodel.sandbox import SandboxError
 
 SOURCE = '''\
 def clip(low, value):
@@ -225,6 +228,25 @@ def test_tools_print_what_they_did(tmp_path) -> None:
 def test_names_are_found_however_they_are_written() -> None:
     text = "import a.gc as b\nfrom _pytest import c\nx = y.__class__\ngetattr(z, 'modules')\n"
     assert {"gc", "_pytest", "__class__", "getattr", "modules"} <= box_tests.names_in(text)
+
+
+class Late:
+    """Stands in for a box whose tests reach their deadline."""
+
+    def __init__(self, waited: float) -> None:
+        self._waited = waited
+
+    def run(self, tests: list[str], seconds: float, **options: Any) -> dict[str, Any]:
+        return {"end": "deadline", "waited": self._waited * seconds}
+
+
+def test_a_deadline_on_a_busy_machine_is_no_verdict(tasks: list[Task]) -> None:
+    package = PACKAGES[tasks[0].world.state["package"]]
+    files = parse(tasks[0].checks[0].probes[0]).arguments["files"]
+    assert verdict(Late(0.1), package, files, ["a"]).startswith("failed")  # type: ignore[arg-type]
+    with pytest.raises(SandboxError, match="for a processor"):
+        verdict(Late(0.7), package, files, ["a"])  # type: ignore[arg-type]
+    assert box_tests.waited(os.getpid()) >= 0 and box_tests.waited(-1) == 0
 
 
 # The real world
