@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -13,14 +15,17 @@ from rollout.errors import ConfigError, TaskError
 from rollout.spot import replay_actions, success
 from rollout.types import CheckResult, Task
 from worldmodel.domains.swe import box_tests, box_tools
+from worldmodel.domains.swe.build import Trier, bugs_of
 from worldmodel.domains.swe.grammar import FINAL, call, parse, show
 from worldmodel.domains.swe.kit import KIT
 from worldmodel.domains.swe.mutate import Edit, apply, functions, one_token, parses, several_tokens, whole_body
-from worldmodel.domains.swe.packages import PACKAGES, kept, tree
+from worldmodel.domains.swe.packages import PACKAGES, Package, kept, tree
 from worldmodel.domains.swe.real import SweEnvironment
 from worldmodel.domains.swe.tasks import belongs, catalogue, families, generate, located, unique
+from worldmodel.domains.swe.verdict import verdict
 from worldmodel.environment import SimulatedEnvironment, SimulationSettings
 from worldmodel.replay import ReplayWorldModel
+from worldmodel.sandbox import SandboxError
 
 SOURCE = '''\
 def clip(low, value):
@@ -126,6 +131,39 @@ def test_a_test_function_is_located() -> None:
     assert located("x = 1\n", "test_a") is None
 
 
+class Box:
+    """Stands in for a box: every test fails where ``low + 0`` of the source was changed."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def run(self, tests: list[str], seconds: float, **options: Any) -> dict[str, Any]:
+        self.runs += 1
+        start = SOURCE.index("+ 0")
+        edits = [edit for edits in options.get("edits", {}).values() for edit in edits]
+        seen = "failed" if any(edit[0] == start for edit in edits) else "passed"
+        names = [*(f"tests/test_a.py::test_{i}" for i in range(2)), "tests/test_b.py::test_c"]
+        names = [name for name in names if name in tests] or names
+        entered = {name: ["pkg/a.py:1"] for name in names} if options.get("trace") else {}
+        return {"end": "ok", "outcomes": dict.fromkeys(names, seen), "entered": entered,
+                "messages": dict.fromkeys(names, "\nassert 0x7fab == 1\nmore")}  # fmt: skip
+
+
+def test_noticed_bugs_are_kept_once_and_a_run_goes_on_where_it_was(tmp_path) -> None:
+    package, files = Package("demo", "1", "0", ("pkg",)), {"pkg/a.py": SOURCE}
+    sources = {"pkg/a.py": functions(SOURCE)}
+    found, runs = [], []
+    for _ in range(2):
+        box = Box()
+        trier = Trier(package, files, box, tmp_path / "demo.jsonl")  # type: ignore[arg-type]
+        found.append(list(bugs_of(package, "token", sources, trier)))
+        runs.append(box.runs)
+    assert found[0] == found[1] and runs[0] > 2 and runs[1] == 2  # the baseline alone
+    (bug,) = found[0]
+    assert bug["function"] == "clip" and bug["edits"][0][2] == "-" and len(bug["failing"]) == 3
+    assert bug["said"] == "assert 0x0 == 1" and bug["others"] == []
+
+
 # Tasks
 
 
@@ -190,6 +228,25 @@ def test_tools_print_what_they_did(tmp_path) -> None:
 def test_names_are_found_however_they_are_written() -> None:
     text = "import a.gc as b\nfrom _pytest import c\nx = y.__class__\ngetattr(z, 'modules')\n"
     assert {"gc", "_pytest", "__class__", "getattr", "modules"} <= box_tests.names_in(text)
+
+
+class Late:
+    """Stands in for a box whose tests reach their deadline."""
+
+    def __init__(self, waited: float) -> None:
+        self._waited = waited
+
+    def run(self, tests: list[str], seconds: float, **options: Any) -> dict[str, Any]:
+        return {"end": "deadline", "waited": self._waited * seconds}
+
+
+def test_a_deadline_on_a_busy_machine_is_no_verdict(tasks: list[Task]) -> None:
+    package = PACKAGES[tasks[0].world.state["package"]]
+    files = parse(tasks[0].checks[0].probes[0]).arguments["files"]
+    assert verdict(Late(0.1), package, files, ["a"]).startswith("failed")  # type: ignore[arg-type]
+    with pytest.raises(SandboxError, match="for a processor"):
+        verdict(Late(0.7), package, files, ["a"])  # type: ignore[arg-type]
+    assert box_tests.waited(os.getpid()) >= 0 and box_tests.waited(-1) == 0
 
 
 # The real world

@@ -9,7 +9,8 @@ Request: ``root``, ``paths`` (below it, for sys.path), ``tests`` (files or ids),
 ``cpu`` (seconds of processor time), ``bytecode`` (keep what was compiled for the next request), ``canary`` (a file that
 is made and must fail), ``screen`` ({"below": folders, "except": files or folders, "names": names that may not occur}).
 Reply: ``end`` (ok, deadline, died, screened), ``outcomes`` (id -> passed, failed, skipped), ``messages`` (id -> last
-line of its error), ``entered`` (id -> ["path:line"]).
+line of its error), ``entered`` (id -> ["path:line"]); where ``end`` is deadline, ``waited`` (how many of these seconds
+the tests were ready to run and got no processor).
 """
 
 from __future__ import annotations
@@ -178,6 +179,15 @@ def collect(report: int, until: float) -> tuple[bytes, bool]:
     return bytes(content), False
 
 
+def waited(pid: int) -> float:
+    """Seconds that a process stood ready without a processor; 0 where the kernel does not say."""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as stream:
+            return int(stream.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Fork the tests and judge what came back."""
     read, write = os.pipe()
@@ -190,12 +200,13 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     os.close(write)
     content, done = collect(read, time.monotonic() + float(request["seconds"]))
     os.close(read)
+    idle = 0.0 if done else waited(pid)
     with contextlib.suppress(OSError):
         os.kill(-1, signal.SIGKILL)  # every process here but this one and the box's first
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
     if not done:
-        return {"end": "deadline"}
+        return {"end": "deadline", "waited": idle}
     try:
         outcomes, messages, entered = json.loads(content)
     except ValueError:

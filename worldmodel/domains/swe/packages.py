@@ -61,7 +61,7 @@ PACKAGES: dict[str, Package] = {
         Package("inflection", "0.5.1", "1a29730d366e996aaacffb2f1f1cb9593dc38e2ddd30c91250c6dde09ea9b417",
                 ("inflection",), ("test_inflection.py",)),
         Package("more-itertools", "11.2.1", "cbf08fd0af284dc69718b9b76a8e6203df624d70209ea511e4219d350c856f63",
-                ("more_itertools",)),
+                ("more_itertools",), ("tests/test_more.py",)),
         Package("python-slugify", "9.2.0", "cee32948083476013804de1667724fb1362dacb71e47b1d5d92adf8db6ee3298",
                 ("slugify",)),
         Package("sqlparse", "0.6.1", "ca722573f848ff2d30e40ea30f53a104b7dea7635ea9285891263eb2c58fb6e7",
@@ -125,7 +125,8 @@ def _fill(folder: Path, say: installed.Say) -> None:
     (folder / "packages.txt").write_text(pins, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     sources = folder / "sdists"
-    wanted = ["--no-deps", "--no-binary", ":all:", "--require-hashes", "-r", str(folder / "packages.txt")]
+    only = ",".join(PACKAGES)  # not :all:, which would also build every build backend from source
+    wanted = ["--no-deps", "--no-binary", only, "--require-hashes", "-r", str(folder / "packages.txt")]
     installed.run([*pip, "download", *wanted, "-d", str(sources)])
     for package in PACKAGES.values():
         archive = next(iter(sources.glob(f"{package.name.replace('-', '_')}-{package.version}.tar.gz")), None)

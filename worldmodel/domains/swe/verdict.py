@@ -21,10 +21,12 @@ from pathlib import PurePosixPath
 
 from worldmodel.domains.swe.box_tests import names_in
 from worldmodel.domains.swe.packages import Package, tree
-from worldmodel.domains.swe.testing import SECONDS, Bench, baseline
+from worldmodel.domains.swe.testing import CPU_SECONDS, SECONDS, Bench, baseline
+from worldmodel.sandbox import SandboxError
 
 PASSED = "passed"
 MAX_NAMED = 5
+BUSY = 0.4  # of a deadline spent waiting for a processor: the deadline is the machine's doing
 SUSPECT = frozenset(
     """
     pytest _pytest pluggy unittest doctest conftest gc inspect ctypes _ctypes _getframe modules meta_path path_hooks
@@ -68,15 +70,18 @@ def required(package: Package, files: Sequence[str]) -> list[str]:
 
 
 def verdict(bench: Bench, package: Package, files: Sequence[str], failing: Sequence[str]) -> str:
-    """``passed``, or ``failed`` and why in a second line. Raises SandboxError where no box can be had."""
+    """``passed``, or ``failed`` and why in a second line. Raises SandboxError where no box can be had, or the machine
+    was too busy for the tests to end: that says nothing about the repair."""
     places = list(files)
     canary = f"{PurePosixPath(files[0]).parent}/test_{secrets.token_hex(6)}.py".removeprefix("./")
     places.insert(random.randrange(len(places) + 1), canary)
     screen = {"below": list(package.code), "except": list(package.tests), "names": list(forbidden(package))}
-    reply = bench.run(places, SECONDS, canary=canary, screen=screen)
+    reply = bench.run(places, SECONDS, canary=canary, screen=screen, cpu=CPU_SECONDS)
     match reply["end"]:
         case "screened":
             return f"failed\nthe source names {reply['name']}, which no repair needs"
+        case "deadline" if reply["waited"] > SECONDS * BUSY:
+            raise SandboxError(f"swe: the tests waited {reply['waited']:.0f} of {SECONDS:g} s for a processor")
         case "deadline":
             return f"failed\nthe tests did not end within {SECONDS:g} s"
         case "died":
