@@ -10,7 +10,7 @@ a slip, ended as another task ends.
 
 Writes bench/results/domain_gold-DOMAIN.json, which holds all policies and every episode; the same command goes on where
 it stopped, unless the domain's folder has changed since: then that policy begins again (``--keep`` says otherwise).
-``--again`` repeats the episodes without a verdict, ``--minutes`` ends early. Exits 1 where a bar is missed: gold 98 %, others at most 2 %.
+``--again`` repeats the episodes without a verdict. Exits 1 where a bar is missed: gold 98 %, others at most 2 %.
 An episode whose world failed has no verdict: it counts as no success of gold, and is listed.
 """
 
