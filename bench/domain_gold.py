@@ -195,7 +195,7 @@ async def measure(options: argparse.Namespace, found: DomainKit) -> dict[str, An
     result: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
     policy, now = options.policy, code(options.domain)
     before = result.setdefault("policies", {}).get(policy, {})
-    rows: dict[str, Row] = result.pop("rows", {})
+    rows: dict[str, dict[str, Row]] = result.pop("rows", {})
     goes_on = before.get("seed") == options.seed and (options.keep or before.get("code") == now)
     mine = rows.get(policy, {}) if goes_on else {}
     if options.again:
