@@ -152,6 +152,7 @@ def summary(policy: str, tasks: Sequence[Task], rows: dict[str, Row]) -> dict[st
             family["unexpected"].append(task.id)
     seconds = [rows[task.id][1] for task in done]
     return {
+        "asked_for": len(tasks),
         "episodes": len(done),
         "passed": passed,
         "share": round(passed / len(done), 4) if done else None,
@@ -243,7 +244,8 @@ def main() -> int:
         return 2
     done = asyncio.run(measure(options, found))
     unexpected = {family: row["unexpected"] for family, row in done["families"].items() if row["unexpected"]}
-    print(f"{options.domain} {options.policy}: {done['passed']} of {done['episodes']} succeed, "
+    print(f"{options.domain} {options.policy}: {done['passed']} of {done['episodes']} succeed of "
+          f"{done['asked_for']} asked for, "
           f"{done['no_verdict']} without a verdict, bar {done['bar']:.0%} {'met' if done['met'] else 'missed'}; "
           f"{done['seconds']}")  # fmt: skip
     for family, ids in unexpected.items():
