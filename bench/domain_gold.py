@@ -209,7 +209,7 @@ async def measure(options: argparse.Namespace, found: DomainKit) -> dict[str, An
         found_now = summary(policy, tasks, mine)
         wall = round(earlier + time.monotonic() - begun, 1)
         facts = {"command": " ".join(["python -m bench.domain_gold", *sys.argv[1:]]), "seed": options.seed, "code": now,
-                 "wall_seconds": wall, "tasks": counted}  # fmt: skip
+                 "wall_seconds": wall, "load_average": round(os.getloadavg()[2], 1), "tasks": counted}  # fmt: skip
         result["policies"][policy] = {**facts, **found_now}
         write(options.out, {**result, "rows": {**rows, policy: mine}})
         return found_now
