@@ -236,14 +236,22 @@ def add_order(rng: random.Random) -> Draft:
 def drop_orders(rng: random.Random) -> Draft:
     customers, orders = v.shop(rng)
     state, wrong = rng.sample(v.STATES[:2], 2)
-    right = [row for row in orders if row["state"] != state]
-    ask = rng.choice((f"Delete all orders whose state is {state}.", f"Remove every order with the state {state}."))
-    delete = "DELETE FROM orders"
+    below = 1 + rng.choice([row["quantity"] for row in orders if row["state"] == state])
+    right = [row for row in orders if row["state"] != state or row["quantity"] >= below]
+    ask = rng.choice((
+        f"Delete all orders whose state is {state} and whose quantity is less than {below}.",
+        f"Remove every order with the state {state} and a quantity below {below}.",
+    ))  # fmt: skip
+    delete, small = "DELETE FROM orders", f"quantity < {below}"
     one = min(row["id"] for row in orders if row["state"] == wrong)
+    more = any(row["state"] == state for row in right)
     return Draft(
         ask, world("sqlite", database=v.dump(customers, orders)), (rows_are("orders", v.csv_of(right)),),
-        way(change(f"{delete} WHERE state = '{state}'")),
-        (way(change(f"{delete} WHERE state = '{wrong}'")), way(change(f"{delete} WHERE id = {one}"))),
+        way(change(f"{delete} WHERE state = '{state}' AND {small}")),
+        (
+            way(change(f"{delete} WHERE state = '{state if more else wrong}'")),
+            way(change(f"{delete} WHERE state = '{wrong}' AND {small}")), way(change(f"{delete} WHERE id = {one}")),
+        ),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from worldmodel.domains.os.grammar import PROBE_DISPLAY, probe_file, probe_files
 
 STEMS = "report notes plan list letter agenda minutes budget summary draft survey recipe".split()
 FOLDERS = "archive drafts travel work school photos music taxes".split()
+KINDS = "tmp bak old log part swp".split()
 ITEMS = "Pens Ink Paper Glue Tape Clips Chalk Lamps Chairs Cables Boxes Maps".split()
 PEOPLE = "Ada Bela Carla Dario Elif Freya Gita Hugo Ines Jonas Kofi Lena".split()
 LINES = (

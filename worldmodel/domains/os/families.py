@@ -10,6 +10,7 @@ import random
 
 from worldmodel.domains.os.drafts import (
     FOLDERS,
+    KINDS,
     LINES,
     SAVE,
     STEMS,
@@ -115,7 +116,7 @@ def calculator_to_file(rng: random.Random) -> Draft:
 
 
 def manager_folder(rng: random.Random) -> Draft:
-    new, other = rng.sample(FOLDERS, 2)
+    new, other = (f"{folder}{rng.randrange(1, 100)}" for folder in rng.sample(FOLDERS, 2))
     path = name(rng)
     ask = f"Make a folder called {new} in the home folder, with the file manager."
 
@@ -159,12 +160,20 @@ def move_file(rng: random.Random) -> Draft:
 
 
 def delete_by_kind(rng: random.Random) -> Draft:
-    keep, drop = names(rng, 2), [f"{stem}.tmp" for stem in rng.sample(STEMS, rng.randrange(2, 4))]
-    files = {path: f"{rng.choice(LINES)}\n" for path in (*keep, *drop)}
-    ask = "Delete every file in the home folder whose name ends in .tmp and keep the others."
-    gold = "for name in os.listdir('.'):\n    if name.endswith('.tmp'):\n        os.remove(name)"
-    everything = "for name in os.listdir('.'):\n    if os.path.isfile(name):\n        os.remove(name)"
-    return Draft(ask, state(files), (gold,), ((everything,), (f"os.remove({drop[0]!r})",)), (listed(*keep),))
+    folder, kind = rng.choice(FOLDERS), rng.choice(KINDS)
+    keep, drop = names(rng, 2), [f"{stem}.{kind}" for stem in rng.sample(STEMS, rng.randrange(2, 4))]
+    outside = f"{rng.choice(STEMS)}.{kind}"
+    inside = [f"{folder}/{path}" for path in (*keep, *drop)]
+    files = {path: f"{rng.choice(LINES)}\n" for path in (outside, *inside)}
+    ask = f"Delete every file in the folder {folder} whose name ends in .{kind} and keep all others."
+    gold = (
+        f"for name in os.listdir({folder!r}):\n    if name.endswith('.{kind}'):\n        os.remove('{folder}/' + name)"
+    )
+    everything = f"for name in os.listdir({folder!r}):\n    os.remove('{folder}/' + name)"
+    return Draft(
+        ask, state(files), (gold,), ((everything,), (f"os.remove('{folder}/{drop[0]}')",)),
+        (listed(outside, f"{folder}/", *(f"{folder}/{path}" for path in keep)),),
+    )  # fmt: skip
 
 
 def sum_csv(rng: random.Random) -> Draft:
