@@ -30,8 +30,9 @@ from worldmodel.traces import record_share, sessions
 from worldmodel.trainable import reserved
 
 DOMAINS = names()
-# what needs set-up is heavy: make test-domains acts it out
-LIVE = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.domain] if kit(name).setup else []) for name in DOMAINS]
+# what needs set-up is heavy: make test-domains acts it out (the terminal's set-up gets a benchmark alone)
+HEAVY = [name for name in DOMAINS if kit(name).setup and name != "terminal"]
+LIVE = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.domain] if name in HEAVY else []) for name in DOMAINS]
 CANARY = "kingfisher-7731"
 SECONDS = 60.0  # for one episode
 TASKS = 6  # acted out of each domain in the fast suite; a domain's own tests act out more
@@ -162,7 +163,11 @@ def test_evaluation_data_is_recognised_whatever_its_split_says(name: str) -> Non
 @pytest.mark.parametrize("name", DOMAINS)
 def test_third_party_tasks_are_marked_as_evaluation_data(name: str) -> None:
     for source, tasks in here(name).sources.items():
-        first, more = tasks(2), tasks(5)
+        try:
+            first, more = tasks(2), tasks(5)
+        except ConfigError as error:
+            assert f"agentworld setup {name}" in str(error)  # the benchmark is not installed, its domain is
+            continue
         assert 0 < len(first) <= 2 and more[: len(first)] == first and len({task.id for task in more}) == len(more)
         for task in more:
             assert task.domain == name and task.split == BENCHMARK and task.id.startswith(f"{source}/")

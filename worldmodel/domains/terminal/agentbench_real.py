@@ -29,8 +29,9 @@ from worldmodel.domains.terminal.agentbench import (
     exercises,
 )
 from worldmodel.domains.terminal.real import TerminalEnvironment, TerminalFactory, judge
-from worldmodel.sandbox import Machine, SandboxError, Screen
+from worldmodel.sandbox import Limits, Machine, SandboxError, Screen
 
+LIMITS = Limits(deadline=30.0)  # a check of theirs starts Python ninety times
 MAX_ANSWER = 2000  # bytes, of which the last ones are read
 QUIET = "</dev/null >/dev/null 2>&1"
 PATH = f'export PATH="{HOME}/bin:{HOME}:$PATH"'
@@ -40,7 +41,7 @@ class AgentBenchEnvironment(TerminalEnvironment):
     """A terminal whose machine a script has prepared, and whose verdict is a script's."""
 
     def __init__(self, task: Task) -> None:
-        super().__init__(task)
+        super().__init__(task, limits=LIMITS)
         self._exercise: Exercise | None = None
         self._expected = ""
 
@@ -55,7 +56,7 @@ class AgentBenchEnvironment(TerminalEnvironment):
         exercise = self._running()
         prepare(self._machine, exercise)
         if exercise.compares and exercise.key in MAKES_FILES:
-            with Machine(self._task.world.state) as twin:
+            with Machine(self._task.world.state, LIMITS) as twin:
                 prepare(twin, exercise)
                 self._expected = printed(twin.run(encoded(exercise.reference)), exercise)
         elif exercise.compares:
