@@ -25,9 +25,7 @@ def tried(exercise: Exercise, actions: tuple[str, ...]) -> str:
     """``pass``, ``fail``, or the fault."""
     made = task(exercise)
     try:
-        results, _ = asyncio.run(
-            replay_actions(AgentBenchEnvironment(made), made, actions, time.monotonic() + SECONDS)
-        )
+        results, _ = asyncio.run(replay_actions(AgentBenchEnvironment(made), made, actions, time.monotonic() + SECONDS))
     except AgentworldError as error:
         return f"fault: {error}"
     return {True: "pass", False: "fail", None: "no verdict"}[success(results)]

@@ -17,6 +17,7 @@ from worldmodel.domains.terminal.agentbench import ANSWER_FILE, DATA, FILES, LEF
 from worldmodel.domains.terminal.agentbench_real import AgentBenchEnvironment
 from worldmodel.domains.terminal.kit import KIT
 
+ROOT = "/" + "root"  # their home
 SAME = {"language": "python", "file": "check/same.py"}
 RECORDS = {
     "test": [
@@ -25,7 +26,7 @@ RECORDS = {
          "evaluation": {"check": [None, SAME], "example": {"code": "find . -name '*.tep' | wc -l"}}},
         {"id": 1, "description": "Count what a script makes.", "create": {"init": {"file": "init/absent.sh"}},
          "evaluation": {"check": [None, SAME], "example": "ls | wc -l"}},
-        {"id": 2, "description": "Implement shout in /root.", "create": {"local": "default"},
+        {"id": 2, "description": f"Implement shout in {ROOT}.", "create": {"local": "default"},
          "evaluation": {"check": {"file": "checking/shout.sh"}, "example": {"file": "example/shout.sh"}}},
         {"id": 37, "description": "Count processes.",
          "evaluation": {"check": [None, SAME], "example": "ps | wc -l"}},
@@ -34,16 +35,18 @@ RECORDS = {
          "evaluation": {"check": [None, SAME], "example": "mkdir -p ~/made/{a,b} && find ~/made -type d | wc -l"}},
     ],
     "dev": [
-        {"id": 0, "description": "Which file below /root grows?", "create": {"init": {"code": "touch /root/one /root/two"}},
-         "start": "python3 -c 'import time\nwhile True:\n\topen(\"/root/two\", \"a\").write(\"x\")\n\ttime.sleep(0.05)' &",
+        {"id": 0, "description": f"Which file below {ROOT} grows?",
+         "create": {"init": {"code": f"touch {ROOT}/one {ROOT}/two"}},
+         "start": f"python3 -c 'import time\nwhile 1:\n\tprint(file=open(\"{ROOT}/two\", \"a\"))\n\ttime.sleep(0.05)' &",
          "evaluation": {"match": "two"}},
-        {"id": 1, "description": "Its reference says nothing.", "evaluation": {"check": [None, SAME], "example": "true"}},
+        {"id": 1, "description": "Its reference says nothing.",
+         "evaluation": {"check": [None, SAME], "example": "true"}},
     ],
 }  # fmt: skip
 SCRIPTS = {
     "check/same.py": "import sys\nsys.exit(int(sys.argv[1]) != int(sys.argv[2]))\n",
     "checking/shout.sh": '[ "$(shout abc)" = ABC ] || exit 1\n',
-    "example/shout.sh": "printf '#!/bin/bash\\necho \"${1^^}\"\\n' > /usr/local/bin/shout\nchmod +x /usr/local/bin/shout\n",
+    "example/shout.sh": "cd /usr/local/bin\nprintf '#!/bin/bash\\necho \"${1^^}\"\\n' > shout\nchmod +x shout\n",
 }
 
 
@@ -68,8 +71,8 @@ def act(key: str, *actions: str) -> bool | None:
 
 
 def test_paths_of_a_container_become_those_of_a_box() -> None:
-    assert here("ls /home/agent /root/.x /home /home/user/a") == "ls /home/user /home/user/.x /home/user /home/user/a"
-    assert here("find ~ -path /roots -o -path /homes") == "find ~ -path /roots -o -path /homes"
+    assert here(f"ls /home/agent {ROOT}/.x /home /home/user/a") == "ls /home/user /home/user/.x /home/user /home/user/a"
+    assert here(f"find ~ -path {ROOT}s -o -path /homes") == f"find ~ -path {ROOT}s -o -path /homes"
 
 
 def test_before_set_up_the_source_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +130,9 @@ def test_scripts_and_expected_answer_are_not_in_the_machine(installed: None) -> 
         environment = AgentBenchEnvironment(task(exercises()["test-0"]))
         try:
             await environment.start()
-            look = "ls -A ~ /tmp /opt 2>&1; cat /proc/[0-9]*/cmdline | tr '\\0' ' '; grep -rl 'wc -l' ~ /tmp || echo none"
+            look = (
+                "ls -A ~ /tmp /opt 2>&1; cat /proc/[0-9]*/cmdline | tr '\\0' ' '; grep -rl 'wc -l' ~ /tmp || echo none"
+            )
             return (await environment.step(environment.parse(look))).text
         finally:
             await environment.close()
@@ -165,7 +170,9 @@ def test_the_installed_tasks() -> None:
     except ConfigError as error:
         pytest.skip(str(error))
     assert len(offered) == 117 and len(exercises()) == 145
-    assert not {key for keys in LEFT_OUT.values() for key in keys} - set(exercises()), "LEFT_OUT names what is not there"
+    assert not {key for keys in LEFT_OUT.values() for key in keys} - set(exercises()), (
+        "LEFT_OUT names what is not there"
+    )
     for exercise in [*offered[:4], *offered[-4:], exercises()["test-92"], exercises()["test-31"]]:
         assert act(exercise.key, exercise.solution, "done") is True, exercise.key
         assert act(exercise.key, "done") is False, exercise.key

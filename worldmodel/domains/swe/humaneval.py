@@ -1,8 +1,8 @@
 """HumanEval turned round, for evaluation: a bug in a known solution, to be mended from what the docstring says.
 
-Owns: its problems as checkouts, which bug each has (``humaneval.json``, made by ``humaneval_build``), ids, instructions,
-the hidden tests. Refuses: training data, and running any of it (boxes do). The problems (MIT) are read in place from the
-wheel that set-up installs.
+Owns: its problems as checkouts, which bug each has (``humaneval.json``, made by ``humaneval_build``), ids,
+instructions, the hidden tests. Refuses: training data, and running any of it (boxes do). The problems (MIT) are read in
+place from the wheel that set-up installs.
 """
 
 from __future__ import annotations
