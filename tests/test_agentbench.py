@@ -37,7 +37,7 @@ RECORDS = {
     "dev": [
         {"id": 0, "description": f"Which file below {ROOT} grows?",
          "create": {"init": {"code": f"touch {ROOT}/one {ROOT}/two"}},
-         "start": f"python3 -c 'import time\nwhile 1:\n\tprint(file=open(\"{ROOT}/two\", \"a\"))\n\ttime.sleep(0.05)' &",
+         "start": f"python3 -c 'import time\nwhile 1:\n\tprint(file=open(\"{ROOT}/two\", \"a\"))\n\ttime.sleep(0.1)' &",
          "evaluation": {"match": "two"}},
         {"id": 1, "description": "Its reference says nothing.",
          "evaluation": {"check": [None, SAME], "example": "true"}},

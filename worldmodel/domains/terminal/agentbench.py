@@ -1,7 +1,7 @@
 """The operating-system tasks of AgentBench, for evaluation: read in place from the wheel that set-up installs.
 
 Owns: which of them can be done in a box of ours, their ids and instructions, reading what hides behind them.
-Refuses: training data, running anything (``agentbench_real``), and holding any of their text, whose licence is unproven.
+Refuses: training data, running anything (``agentbench_real``), and holding any of their text (no licence is proven).
 
 They were written for a root account in a container. Here an ordinary user does them in a throw-away machine, so paths
 are rewritten (``here``), and what needs another account, a container's process table or a file that the wheel lacks is
