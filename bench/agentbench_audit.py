@@ -1,6 +1,6 @@
 """Which of AgentBench's operating-system tasks work here: their own solution must pass, doing nothing must fail.
 
-    python bench/agentbench_audit.py [--only test-14 dev-3] [--all]
+    python -m bench.agentbench_audit [--only test-14 dev-3] [--all]
 
 Prints a line for each task that does not (``--all``: for each), then counts. What is left out for a reason
 (``agentbench.LEFT_OUT``) is tried too, so that the reasons can be checked.

@@ -42,7 +42,7 @@ WHEEL = Wheel(
     lambda member: member.startswith(f"{DATA}/") or member.endswith("/licenses/LICENSE"),
 )  # fmt: skip
 
-# Measured with bench/agentbench_audit.py, by cause.
+# Measured with python -m bench.agentbench_audit, by cause.
 LEFT_OUT: Mapping[str, tuple[str, ...]] = {
     "it needs root or another account": (
         "test-28", "test-29", "test-30", "test-33", "test-34", "test-35", "test-41",
