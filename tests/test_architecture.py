@@ -1,6 +1,7 @@
 """The shape of the code: which way imports point, where heavy packages may appear, what the wheel carries."""
 
 import ast
+import functools
 import importlib.metadata
 import importlib.resources
 import importlib.util
@@ -59,7 +60,8 @@ MODULES = set(SOURCES)
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 
 
-def imports(tree: ast.AST, runtime_only: bool = False) -> set[str]:
+@functools.cache
+def imports(tree: ast.AST, runtime_only: bool = False) -> frozenset[str]:
     """Absolute names imported anywhere in ``tree``; ``from a import b`` gives ``a.b``, and ``a`` too unless all
     that is taken from it are modules. With ``runtime_only``, blocks under ``if TYPE_CHECKING`` are left out."""
     found: set[str] = set()
@@ -77,7 +79,7 @@ def imports(tree: ast.AST, runtime_only: bool = False) -> set[str]:
             visit(child)
 
     visit(tree)
-    return found
+    return frozenset(found)
 
 
 def test_imports_point_one_way() -> None:
@@ -134,6 +136,7 @@ def test_fences(module: str) -> None:
         assert not trainers, f"{module} imports {trainers}"
 
 
+@pytest.mark.slow  # the gate runs this file whole, before the fast tests
 def test_light_modules_stay_light() -> None:
     """In a fresh interpreter, each in turn: a module that pulls in something heavy is named."""
     domains = [name for name in SOURCES if name.startswith("worldmodel.domains.")]
@@ -182,6 +185,7 @@ def test_every_package_is_listed() -> None:
     assert all((ROOT / name.replace(".", "/") / "__init__.py").is_file() for name in folders)
 
 
+@pytest.mark.slow
 def test_wheel_contains_code_and_data(tmp_path) -> None:
     """Every module and data file under our packages and ``configs/`` is in the wheel that is really built."""
     tree, skip = tmp_path / "tree", shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")

@@ -124,8 +124,8 @@ def test_a_file_over_the_hashing_limit_is_held_to_its_size(tmp_path: Path) -> No
     )
 )
 def test_any_other_manifest_is_one_clear_line(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
-    folder = tmp_path_factory.mktemp("run") / "checkpoint-1"
-    folder.mkdir()
+    folder = tmp_path_factory.getbasetemp() / "junk" / "checkpoint-1"  # one for all examples
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).write_bytes(junk)
     with pytest.raises(CheckpointError) as caught:
         read_manifest(folder)

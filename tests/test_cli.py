@@ -20,6 +20,7 @@ from rollout.errors import CheckpointError, ConfigError, TaskError
 from rollout.types import CheckResult, Stop
 from rollout.worker import ReplayOutcome
 from tests.fakes import make_task, save_policy
+from worldmodel import domains
 from worldmodel.domains import kit
 from worldmodel.domains.terminal.tasks import generate
 from worldmodel.tasks import save
@@ -249,16 +250,28 @@ def test_collect_on_workers_equals_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.sandbox
-def test_doctor_says_what_is_there(cli, policy: Path) -> None:
+def test_doctor_says_what_is_there(cli, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(domains, "names", lambda: ("terminal",))
     status, out, err = cli("doctor", "--run-dir", "runs", "--model", policy)
     assert status == 0, err
-    assert "sandbox" in out and "chat template" in out
+    assert "sandbox" in out and "chat template" in out and "ok    terminal" in out
 
 
-def test_doctor_names_what_is_missing(cli, tmp_path: Path) -> None:
+def test_doctor_names_what_is_missing(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is done with the rest: a domain that lacks something is a warning, unless it is the terminal."""
+    monkeypatch.setattr(domains, "names", lambda: ("web",))
+    monkeypatch.setenv("AGENTWORLD_CACHE", str(tmp_path / "empty"))
     (tmp_path / "file").write_text("")
     status, out, err = cli("doctor", "--run-dir", tmp_path / "file" / "runs", "--model", "absent")
-    assert status == 2 and "FAIL  run directory" in out and "chat template" in err
+    assert status == 2 and "FAIL  run directory" in out and "chat template" in err and "warn  web" in out
+
+
+@pytest.mark.slow
+@pytest.mark.domain
+@pytest.mark.sandbox
+def test_doctor_tries_every_domain(cli) -> None:
+    _, out, _ = cli("doctor", "--run-dir", "runs")
+    assert all(f"  {name} " in out for name in domains.names())
 
 
 # ---------------------------------------------------------------- parts

@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from hypothesis import given, settings
@@ -30,8 +30,9 @@ from worldmodel.traces import record_share, sessions
 from worldmodel.trainable import reserved
 
 DOMAINS = names()
-# what needs set-up is heavy: make test-domains acts it out
-LIVE = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.domain] if kit(name).setup else []) for name in DOMAINS]
+# what needs set-up is heavy: make test-domains acts it out (the terminal's set-up gets a benchmark alone)
+HEAVY = [name for name in DOMAINS if kit(name).setup and name != "terminal"]
+LIVE = [pytest.param(name, marks=[pytest.mark.slow, pytest.mark.domain] if name in HEAVY else []) for name in DOMAINS]
 CANARY = "kingfisher-7731"
 SECONDS = 60.0  # for one episode
 TASKS = 6  # acted out of each domain in the fast suite; a domain's own tests act out more
@@ -51,6 +52,12 @@ def drawn(found: DomainKit, split: Split, count: int, seed: int) -> list[Task]:
         return found.generate(split, count, seed)
     except ConfigError as error:
         pytest.skip(str(error))
+
+
+@cache
+def shown(name: str, split: Split) -> tuple[Task, ...]:
+    """Sixty tasks of seed 0, every family among them: made once, where several tests look at them."""
+    return tuple(drawn(kit(name), split, 60, 0))
 
 
 def act(task: Task, actions: tuple[str, ...]) -> bool | None:
@@ -113,9 +120,8 @@ def test_mangled_actions_never_raise(name: str) -> None:
 @pytest.mark.parametrize("name", DOMAINS)
 def test_tasks_are_equal_for_equal_seeds_and_apart_between_splits(name: str) -> None:
     generate = partial(drawn, kit(name))
-    assert generate("train", 30, 4) == generate("train", 30, 4) != generate("train", 30, 5)
-    train, heldout = generate("train", 60, 0), generate("heldout", 60, 0)
-    assert generate("train", 30, 0) == train[:30], "more tasks begin with the same ones"
+    train, heldout = shown(name, "train"), shown(name, "heldout")
+    assert tuple(generate("train", 30, 0)) == train[:30] != tuple(generate("train", 30, 5))
     assert not {t.id for t in train} & {t.id for t in heldout}
     assert not {t.seed for t in train} & {t.seed for t in heldout}
     for task in (*train, *heldout):
@@ -130,39 +136,42 @@ def test_tasks_do_not_depend_on_the_order_of_a_set(name: str) -> None:
     drawn(kit(name), "train", 1, 0)  # skips where what tasks are made of is not installed
     code = (
         "import hashlib, sys; from worldmodel.domains import kit;"
-        "tasks = [kit(sys.argv[1]).generate(split, 40, 4) for split in ('train', 'heldout', 'family')];"
+        "tasks = [kit(sys.argv[1]).generate(split, 30, 4) for split in ('train', 'family')];"
         "print(hashlib.sha256(repr(tasks).encode()).hexdigest())"
     )
-    digests = {
-        subprocess.run(
+    started = [
+        subprocess.Popen(
             [sys.executable, "-c", code, name],
             env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            check=True,
-            timeout=100,
-        ).stdout
+        )
         for seed in ("1", "2", "5")
-    }
-    assert len(digests) == 1
+    ]
+    digests = {process.communicate(timeout=100)[0] for process in started}
+    assert [process.returncode for process in started] == [0, 0, 0] and len(digests) == 1
 
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_evaluation_data_is_recognised_whatever_its_split_says(name: str) -> None:
     """By id, and a family that is held out by its name: the kit's ``held_out`` names those of the split ``family``."""
     found = kit(name)
-    held, seen = drawn(found, "family", 60, 0), drawn(found, "train", 60, 0)
+    held, seen = shown(name, "family"), shown(name, "train")
     assert {task.family for task in held} <= set(found.held_out()), "the kit's held_out lacks a family"
     assert not {task.family for task in seen} & set(found.held_out())
     assert not any(reserved(t.domain, t.family, t.id, t.split) for t in seen)
-    for task in (*held, *drawn(found, "heldout", 20, 0)):
+    for task in (*held, *shown(name, "heldout")[:20]):
         assert reserved(name, "", task.id), f"ids are FAMILY-SPLIT-SEED-INDEX, not {task.id}"
 
 
 @pytest.mark.parametrize("name", DOMAINS)
 def test_third_party_tasks_are_marked_as_evaluation_data(name: str) -> None:
     for source, tasks in here(name).sources.items():
-        first, more = tasks(2), tasks(5)
+        try:
+            first, more = tasks(2), tasks(5)
+        except ConfigError as error:
+            assert f"agentworld setup {name}" in str(error)  # the benchmark is not installed, its domain is
+            continue
         assert 0 < len(first) <= 2 and more[: len(first)] == first and len({task.id for task in more}) == len(more)
         for task in more:
             assert task.domain == name and task.split == BENCHMARK and task.id.startswith(f"{source}/")

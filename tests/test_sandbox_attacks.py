@@ -259,13 +259,10 @@ RESOURCES = [
 ATTACKS = IDENTITY + NAMESPACES + CALLS + NETWORK + SECRETS + RESOURCES
 
 
-def clean_episode() -> None:
-    """A fresh machine shows its own files and nothing else, runs few processes and gives an honest verdict."""
-    with Machine({"files": {"a.txt": "fresh\n"}}, LIMITS) as machine:
-        seen = machine.run("ls -A . /tmp; cat a.txt; type cat; alias; declare -F; ls -d /proc/[0-9]* | wc -l").text
-        assert re.fullmatch(r"\.:\na\.txt\n\n/tmp:\nfresh\ncat is hashed \(/usr/bin/cat\)\n[1-6]", seen), seen
-        (reply,) = machine.probe(["cat a.txt"])
-        assert reply == Screen("fresh", 0)
+def check_clean(machine: Machine) -> None:
+    """A fresh machine shows its own file and nothing else, and runs few processes."""
+    seen = machine.run("ls -A . /tmp; cat a.txt; type cat; alias; declare -F; ls -d /proc/[0-9]* | wc -l").text
+    assert re.fullmatch(r"\.:\na\.txt\n\n/tmp:\nfresh\ncat is hashed \(/usr/bin/cat\)\n[1-6]", seen), seen
 
 
 def test_there_are_at_least_forty_attempts_with_distinct_names() -> None:
@@ -274,10 +271,12 @@ def test_there_are_at_least_forty_attempts_with_distinct_names() -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_attempt_is_contained_and_the_next_episode_is_clean(attack: Attack, host: Host) -> None:
+def test_attempt_is_contained_and_comes_upon_a_clean_machine(attack: Attack, host: Host) -> None:
+    """Each attempt is the episode after the one before it: what that left behind would be seen here, at the start."""
     before = host.fingerprint()
     command = host.aim(attack.command)
-    with Machine({"files": {"a.txt": "old\n"}}, LIMITS) as machine:
+    with Machine({"files": {"a.txt": "fresh\n"}}, LIMITS) as machine:
+        check_clean(machine)
         screen = machine.run(command, 0.6 if "timeout" in attack.ends else 5.0)
         assert screen.end in attack.ends, screen
         assert re.search(attack.shows, screen.text), screen.text
@@ -286,4 +285,10 @@ def test_attempt_is_contained_and_the_next_episode_is_clean(attack: Attack, host
         (reply,) = machine.probe(["id -u"])
         assert reply.text == "1000"
     assert host.fingerprint() == before
-    clean_episode()
+
+
+def test_after_all_attempts_a_machine_is_clean_and_its_verdict_honest(host: Host) -> None:
+    with Machine({"files": {"a.txt": "fresh\n"}}, LIMITS) as machine:
+        check_clean(machine)
+        (reply,) = machine.probe(["cat a.txt"])
+        assert reply == Screen("fresh", 0)

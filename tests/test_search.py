@@ -140,7 +140,7 @@ JSON = st.recursive(
     keys=st.lists(st.sampled_from(["query", "queries", "url", "action", "key", "value", "text", "rows"]), unique=True),
     data=st.data(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_object_is_read_or_refused_and_what_is_read_can_be_acted_on(name, keys, data) -> None:
     text = json.dumps({"name": name, "arguments": {key: data.draw(JSON) for key in keys}})
     action = parse(text)

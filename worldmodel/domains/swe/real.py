@@ -75,7 +75,7 @@ class SweEnvironment:
         return SWE.prompt(self._task)
 
     def _start(self) -> None:
-        self._package, files = checkout(self._task)
+        self._package, files = self._checkout()
         self.world_version = f"{self._package.name} {self._package.version}"
         self._root = f"{HOME}/{self._package.name}"
         state = {"files": {f"{self._package.name}/{path}": text for path, text in files.items()}}
@@ -85,6 +85,9 @@ class SweEnvironment:
         done = self._shell(f"git init -q && git add -A && git commit -q -m 'Import {self.world_version}'")
         if done:
             raise SandboxError(f"swe: git in the box: {done.splitlines()[-1]}")
+
+    def _checkout(self) -> tuple[Package, dict[str, str]]:
+        return checkout(self._task)
 
     def parse(self, text: str) -> Action:
         return SWE.parse(text)
@@ -170,9 +173,15 @@ class SweEnvironment:
         self._running().freeze()
         self._tools, self._fresh = None, True
         found = self._ask("sources", {"below": list(self._package.code)}).get("files", {})
-        with Bench(self._package, merged(self._package, found)) as bench:
+        with Bench(self._package, self._judged_files(found)) as bench:
             self._bench = bench
-            return verdict(bench, self._package, arguments["files"], arguments["failing"])
+            return self._verdict(bench, arguments)
+
+    def _judged_files(self, found: Mapping[str, str]) -> dict[str, str]:
+        return merged(self._package, found)
+
+    def _verdict(self, bench: Bench, arguments: Mapping[str, Any]) -> str:
+        return verdict(bench, self._package, arguments["files"], arguments["failing"])
 
     async def restore(self, turns: Sequence[Turn]) -> bool:
         return False

