@@ -1,0 +1,119 @@
+"""tau2's airline, retail and telecom worlds, by tau2's own package.
+
+Owns: which of its parts are used, and how. Refuses: rules and verdicts of its own (tools, states and evaluators are
+tau2's). Nobody plays the customer: telecom runs in tau2's solo mode, in which the agent has the tools of the customer's
+phone too; the other two domains have none for the customer, and no solo mode.
+"""
+
+import importlib
+import sys
+import types
+
+
+def _stand_in(name, *attributes):
+    """A package that tau2 imports for its reports and that nothing here calls."""
+    module = types.ModuleType(name)
+    for attribute in attributes:
+        setattr(module, attribute, object)
+    sys.modules[name] = module
+
+
+_stand_in("pandas", "DataFrame")
+_stand_in("deepdiff", "DeepDiff")
+
+from loguru import logger  # noqa: E402
+
+logger.remove()
+
+from tau2.data_model.message import AssistantMessage, ToolCall, ToolMessage  # noqa: E402
+from tau2.data_model.tasks import Task  # noqa: E402
+from tau2.environment.toolkit import ToolType  # noqa: E402
+from tau2.evaluator.evaluator_action import ActionEvaluator  # noqa: E402
+from tau2.evaluator.evaluator_communicate import CommunicateEvaluator  # noqa: E402
+from tau2.evaluator.evaluator_env import EnvironmentEvaluator  # noqa: E402
+
+SOLO = ("telecom",)
+
+
+class _Counted:
+    """In place of ``uuid`` where telecom makes the id of a new bill, so that equal calls lead to equal states."""
+
+    def __init__(self):
+        self.made = 0
+
+    def uuid4(self):
+        self.made += 1
+        return types.SimpleNamespace(hex=f"{self.made:032d}"[::-1])
+
+
+def environment(domain, solo_mode=False):
+    """A fresh world of ``domain``."""
+    module = importlib.import_module(f"tau2.domains.{domain}.environment")
+    if domain == "telecom":
+        importlib.import_module("tau2.domains.telecom.tools").uuid = _Counted()
+    return module.get_environment(solo_mode=solo_mode)
+
+
+def describe(domain):
+    found = environment(domain, domain in SOLO)
+    kits = [found.tools] + ([found.user_tools] if domain in SOLO else [])
+    tools = []
+    for kit in kits:
+        for name, tool in kit.get_tools().items():
+            schema = tool.openai_schema["function"]
+            writes = kit.tool_type(name) == ToolType.WRITE
+            tools.append({"name": name, "help": schema["description"], "parameters": schema["parameters"], "writes": writes})
+    tasks = importlib.import_module(f"tau2.domains.{domain}.environment").get_tasks("base")
+    return {"policy": found.get_policy(), "tools": tools, "tasks": [task.model_dump(mode="json") for task in tasks]}
+
+
+class World:
+    """An episode's world, at the beginning of ``task``."""
+
+    def __init__(self, domain, task):
+        start = Task.model_validate(task).initial_state
+        self._made = environment(domain, domain in SOLO)
+        self._made.set_state(
+            start.initialization_data if start else None,
+            start.initialization_actions if start else None,
+            (start.message_history if start else None) or [],
+        )
+
+    def call(self, name, arguments):
+        reply = self._made.get_response(ToolCall(id="0", name=name, arguments=arguments, requestor="assistant"))
+        return {"content": reply.content, "error": reply.error}
+
+
+def judge(domain, task, calls, answer):
+    """tau2's verdict on each part that the task's reward rests on."""
+    known, solo = Task.model_validate(task), domain in SOLO
+    if answer is None:
+        return {part.value: "not met: the agent did not end the task" for part in known.evaluation_criteria.reward_basis}
+    said = _messages(known, calls, answer)
+    state = EnvironmentEvaluator.calculate_reward(
+        lambda solo_mode=False: environment(domain, solo_mode), known, said, solo_mode=solo
+    )
+    told = CommunicateEvaluator.calculate_reward(known, said)
+    done = ActionEvaluator.calculate_reward(known, said)
+    same = state.db_check is not None and state.db_check.db_match
+    lacking = {
+        "DB": [] if same else ["the data base is in another state"],
+        "ENV_ASSERTION": [check.env_assertion.func_name for check in state.env_assertions or [] if not check.met],
+        "COMMUNICATE": [check.info for check in told.communicate_checks or [] if not check.met],
+        "ACTION": [check.action.name for check in done.action_checks or [] if not check.action_match],
+    }
+    return {part.value: _written(lacking[part.value]) for part in known.evaluation_criteria.reward_basis}
+
+
+def _written(lacking):
+    return f"not met: {', '.join(lacking)}" if lacking else "met"
+
+
+def _messages(task, calls, answer):
+    """The episode as tau2 records one."""
+    said = list((task.initial_state.message_history if task.initial_state else None) or [])
+    for number, call in enumerate(calls):
+        made = ToolCall(id=str(number), name=call["name"], arguments=call["arguments"], requestor="assistant")
+        reply = ToolMessage(id=str(number), role="tool", content=call["content"], error=call["error"])
+        said += [AssistantMessage(role="assistant", tool_calls=[made]), reply]
+    return [*said, AssistantMessage(role="assistant", content=answer)]
