@@ -148,7 +148,7 @@ def setup(domain: Annotated[str, typer.Argument(help="A domain, e.g. web.")]) ->
     from worldmodel.domains import kit
 
     found = kit(domain)
-    if found.setup is not None and found.missing():
+    if found.setup is not None:
         found.setup(say)
     if lacking := found.missing():
         raise UserError(f"{domain}: missing {lacking}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from rollout.types import Message, Prompt, Task
 
-DOMAINS = ("airline", "retail", "telecom")
+DOMAINS = ("airline", "retail", "telecom", "banking")
 KEY = "tau2"  # in a world's state: whose world it is
 HEAD = """\
 You work for the company whose policy is below, through its tools. Reply with one JSON object, one call a turn: \

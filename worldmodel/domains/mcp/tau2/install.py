@@ -22,7 +22,7 @@ from worldmodel.installed import Say, folder, install, run
 from worldmodel.sandbox import Limits, Machine, SandboxError
 from worldmodel.sandbox.limits import MIB
 
-NAME, STAMP, FORM = "tau2", "stamp", 1  # FORM: of the catalogue
+NAME, STAMP, FORM = "tau2", "stamp", 2  # FORM: of the catalogue
 PYTHON = "/usr/bin/python3"
 COMMAND = ("/usr/bin/env", "PYTHONPATH=/opt/tau2/python", PYTHON, "/opt/inside/server.py")
 LIMITS = Limits(
@@ -62,6 +62,9 @@ def _fill(target: Path) -> None:
         sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--require-hashes",
         "--only-binary", ":all:", "--python-version", version, "--target", str(python), "-r", str(wanted),
     ])  # fmt: skip
+    for other in (python / "inspect_evals").iterdir():  # a hundred other benchmarks
+        if other.name not in ("__init__.py", "tau2"):
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
     run([PYTHON, "-m", "compileall", "-q", str(python)])  # boxes cannot write what they compile
     catalogue = target / "catalogue"
     catalogue.mkdir()

@@ -4,8 +4,8 @@ Owns: the life of an episode's process, the grammar with the task's own tools, w
 Refuses: tools and evaluators (``inside``, which are tau2's), isolation (sandbox).
 
 A call that kills the process or outlasts its deadline is the call's doing: the policy is told, a new process repeats
-all earlier calls, and the call is no part of what is judged. As tau2 does, an episode ends at the tenth error of a tool,
-and one that the agent did not end earns nothing.
+all earlier calls, and the call is no part of what is judged. As in tau2, an episode ends at the tenth error of a tool,
+and earns nothing where the agent did not end it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from rollout.reward.checks import holds
 from rollout.types import Action, Check, CheckResult, Observation, ObservationKind, Prompt, Task, Turn
 from worldmodel.domains.mcp.client import in_thread
-from worldmodel.domains.mcp.grammar import FINAL, MAX_ANSWER, as_object
+from worldmodel.domains.mcp.grammar import FINAL, MAX_ANSWER, read
 from worldmodel.domains.mcp.tau2 import KEY, prompt
 from worldmodel.domains.mcp.tau2.install import COMMAND, NAME, machine, missing
 from worldmodel.domains.mcp.tau2.tasks import VERDICT
@@ -35,7 +35,7 @@ START_SECONDS, JUDGE_SECONDS = 60.0, 100.0  # a busy machine needs some
 
 def parse(text: str, tools: Sequence[str]) -> Action:
     """Never raises. What a tool's arguments must be is the tool's affair; the text is what JSON and tau2 can carry."""
-    found = as_object(text)
+    found = read(text)
     if isinstance(found, str):
         return Action(text, error=found)
     name, arguments = found.get("name"), found.get("arguments", {})
@@ -122,7 +122,7 @@ class Tau2Environment:
             raise SandboxError("mcp: the episode has not begun")
         call = {"name": action.name, "arguments": dict(action.arguments)}
         try:
-            reply = _ask(self._service, op="call", **call)
+            reply = _ask(self._service, op="call", name=action.name, arguments=call["arguments"])
         except SandboxError:
             self._service.kill()
             self._service = self._started()

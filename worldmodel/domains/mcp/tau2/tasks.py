@@ -68,7 +68,7 @@ def instruction(task: Mapping[str, Any]) -> str:
 
 REQUEST = """\
 What follows was written for the customer, who is "you" in it. Do what the customer would be granted in a whole \
-conversation, as far as the policy allows it; where something depends on what the agent says, it is what you would say."""
+conversation, as far as the policy allows it; "the agent" in it is you."""
 PARTS = {
     "reason_for_call": "Reason for the call",
     "known_info": "What the customer knows",

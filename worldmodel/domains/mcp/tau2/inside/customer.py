@@ -5,12 +5,16 @@ tau2's). Nobody plays the customer: telecom runs in tau2's solo mode, in which t
 phone too; the other two domains have none for the customer, and no solo mode.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 import types
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
-def _stand_in(name, *attributes):
+def _stand_in(name: str, *attributes: str) -> None:
     """A package that tau2 imports for its reports and that nothing here calls."""
     module = types.ModuleType(name)
     for attribute in attributes:
@@ -38,23 +42,23 @@ SOLO = ("telecom",)
 class _Counted:
     """In place of ``uuid`` where telecom makes the id of a new bill, so that equal calls lead to equal states."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.made = 0
 
-    def uuid4(self):
+    def uuid4(self) -> types.SimpleNamespace:
         self.made += 1
         return types.SimpleNamespace(hex=f"{self.made:032d}"[::-1])
 
 
-def environment(domain, solo_mode=False):
+def environment(domain: str, solo_mode: bool = False) -> Any:
     """A fresh world of ``domain``."""
     module = importlib.import_module(f"tau2.domains.{domain}.environment")
     if domain == "telecom":
-        importlib.import_module("tau2.domains.telecom.tools").uuid = _Counted()
+        vars(importlib.import_module("tau2.domains.telecom.tools"))["uuid"] = _Counted()
     return module.get_environment(solo_mode=solo_mode)
 
 
-def describe(domain):
+def describe(domain: str) -> dict[str, Any]:
     found = environment(domain, domain in SOLO)
     kits = [found.tools] + ([found.user_tools] if domain in SOLO else [])
     tools = []
@@ -62,15 +66,20 @@ def describe(domain):
         for name, tool in kit.get_tools().items():
             schema = tool.openai_schema["function"]
             writes = kit.tool_type(name) == ToolType.WRITE
-            tools.append({"name": name, "help": schema["description"], "parameters": schema["parameters"], "writes": writes})
+            tools.append(described(name, schema, writes))
     tasks = importlib.import_module(f"tau2.domains.{domain}.environment").get_tasks("base")
     return {"policy": found.get_policy(), "tools": tools, "tasks": [task.model_dump(mode="json") for task in tasks]}
+
+
+def described(name: str, schema: Mapping[str, Any], writes: bool) -> dict[str, Any]:
+    """A tool as the catalogue has it, from its OpenAI schema."""
+    return {"name": name, "help": schema["description"], "parameters": schema["parameters"], "writes": writes}
 
 
 class World:
     """An episode's world, at the beginning of ``task``."""
 
-    def __init__(self, domain, task):
+    def __init__(self, domain: str, task: Mapping[str, Any]) -> None:
         start = Task.model_validate(task).initial_state
         self._made = environment(domain, domain in SOLO)
         self._made.set_state(
@@ -79,16 +88,20 @@ class World:
             (start.message_history if start else None) or [],
         )
 
-    def call(self, name, arguments):
+    def call(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         reply = self._made.get_response(ToolCall(id="0", name=name, arguments=arguments, requestor="assistant"))
         return {"content": reply.content, "error": reply.error}
 
 
-def judge(domain, task, calls, answer):
+def judge(
+    domain: str, task: Mapping[str, Any], calls: Sequence[Mapping[str, Any]], answer: str | None
+) -> dict[str, str]:
     """tau2's verdict on each part that the task's reward rests on."""
     known, solo = Task.model_validate(task), domain in SOLO
     if answer is None:
-        return {part.value: "not met: the agent did not end the task" for part in known.evaluation_criteria.reward_basis}
+        return {
+            part.value: "not met: the agent did not end the task" for part in known.evaluation_criteria.reward_basis
+        }
     said = _messages(known, calls, answer)
     state = EnvironmentEvaluator.calculate_reward(
         lambda solo_mode=False: environment(domain, solo_mode), known, said, solo_mode=solo
@@ -105,11 +118,11 @@ def judge(domain, task, calls, answer):
     return {part.value: _written(lacking[part.value]) for part in known.evaluation_criteria.reward_basis}
 
 
-def _written(lacking):
+def _written(lacking: Sequence[str]) -> str:
     return f"not met: {', '.join(lacking)}" if lacking else "met"
 
 
-def _messages(task, calls, answer):
+def _messages(task: Any, calls: Sequence[Mapping[str, Any]], answer: str) -> list[Any]:
     """The episode as tau2 records one."""
     said = list((task.initial_state.message_history if task.initial_state else None) or [])
     for number, call in enumerate(calls):

@@ -3,37 +3,38 @@
 Owns: what is asked (``describe``, ``begin``, ``call``, ``judge``) and that each line gets one answer. Refuses: the
 benchmarks themselves (``customer``: tau2's own package; ``bank``: that of inspect-evals), which are not ours.
 
-    {"op": "describe", "domain": D}                   -> {"policy", "tools": [{name, help, parameters, writes}], "tasks"}
-    {"op": "begin", "domain": D, "task": ID}          -> {}
-    {"op": "call", "name", "arguments"}               -> {"content": text, "error": bool}
+    {"op": "describe", "domain"}                         -> {"policy", "tools": [...], "tasks": [...]}
+    {"op": "begin", "domain", "task": id}                -> {}
+    {"op": "call", "name", "arguments"}                  -> {"content": text, "error": bool}
     {"op": "judge", "domain", "task", "calls", "answer"} -> {"verdicts": {part: "met" or "not met: why"}}
 
 ``calls`` are those of the episode with their replies; nothing but them is judged. A request that fails is answered by
 {"fault": why}.
 """
 
+from __future__ import annotations
+
+import importlib
 import json
 import sys
+from typing import Any
 
 HERE, CATALOGUE = "/opt/inside", "/opt/tau2/catalogue"
 
 
-def world(domain):
+def world(domain: str) -> Any:
     """The module that plays ``domain``."""
-    if domain == "banking":
-        import bank as module
-    else:
-        import customer as module
-    return module
+    return importlib.import_module("bank" if domain == "banking" else "customer")
 
 
-def task_of(domain, name):
+def task_of(domain: str, name: str) -> dict[str, Any]:
     """The task as ``describe`` wrote it at set-up."""
     with open(f"{CATALOGUE}/{domain}.json", encoding="utf-8") as stream:
-        return next(task for task in json.load(stream)["tasks"] if task["id"] == name)
+        tasks: list[dict[str, Any]] = json.load(stream)["tasks"]
+    return next(task for task in tasks if task["id"] == name)
 
 
-def answer(request, running):
+def answer(request: dict[str, Any], running: dict[str, Any]) -> Any:
     """``running`` holds the world of the episode once it has begun."""
     operation = request["op"]
     if operation == "call":
@@ -48,10 +49,10 @@ def answer(request, running):
     return {"verdicts": world(domain).judge(domain, task, request["calls"], request["answer"])}
 
 
-def main():
+def main() -> None:
     sys.path.insert(0, HERE)
     out, sys.stdout = sys.stdout, sys.stderr  # what a package prints is no answer
-    running = {}
+    running: dict[str, Any] = {}
     for line in sys.stdin:
         try:
             reply = answer(json.loads(line), running)
