@@ -162,7 +162,10 @@ def test_evaluation_data_is_recognised_whatever_its_split_says(name: str) -> Non
 @pytest.mark.parametrize("name", DOMAINS)
 def test_third_party_tasks_are_marked_as_evaluation_data(name: str) -> None:
     for source, tasks in here(name).sources.items():
-        first, more = tasks(2), tasks(5)
+        try:
+            first, more = tasks(2), tasks(5)
+        except ConfigError as error:
+            pytest.skip(str(error))
         assert 0 < len(first) <= 2 and more[: len(first)] == first and len({task.id for task in more}) == len(more)
         for task in more:
             assert task.domain == name and task.split == BENCHMARK and task.id.startswith(f"{source}/")

@@ -52,5 +52,5 @@ def _tau2(domain: str, count: int) -> list[Task]:
 SOURCES: Mapping[str, Callable[[int], list[Task]]] = {tau2.source(name): partial(_tau2, name) for name in tau2.DOMAINS}
 KIT = DomainKit(
     MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, sources=SOURCES, held_out=_held_out,
-    max_tokens=1024, max_context=32768,
+    max_tokens=512, max_context=32768,
 )  # fmt: skip
