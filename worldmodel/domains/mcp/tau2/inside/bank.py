@@ -64,12 +64,12 @@ def _store_model() -> Any:
 def bank() -> types.SimpleNamespace:
     """The parts that are used, on the stand-ins."""
     for name in FRAMEWORK:
-        sys.modules[name] = module = _Framework(name)
-        vars(module).update(__path__=[], StoreModel=_store_model(), ToolError=ToolError)
+        sys.modules[name] = _Framework(name)
+        vars(sys.modules[name]).update(__path__=[], StoreModel=_store_model(), ToolError=ToolError)
     root = next(folder for folder in sys.path if Path(folder, HOLLOW[0]).is_dir())
     for name in HOLLOW:
-        sys.modules[name] = module = types.ModuleType(name)
-        module.__path__ = [f"{root}/{name.replace('.', '/')}"]
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [f"{root}/{name.replace('.', '/')}"]
     names = "agents environment scorer tools user_tools utils BankingAgentTools BankingUserTools".split()
     found = {name: import_module(f"{HOLLOW[2]}.{name}") for name in names}
     common, task = import_module(f"{HOLLOW[1]}.common.scorer"), import_module(f"{HOLLOW[1]}.data_model.tasks").Task
