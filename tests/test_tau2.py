@@ -367,8 +367,8 @@ def test_equal_calls_print_equal_texts_in_every_run() -> None:
     """Telecom draws the id of a new bill by chance; here it is counted."""
     task = listed("telecom")[0]
     texts = (
-        call("refuel_data", customer_id="C1001", line_id="L1002", gb_amount=1.0),
-        call("get_details_by_id", id="C1001"),
+        call("refuel_data", customer_id="C1002", line_id="L1004", gb_amount=1.0),
+        call("get_details_by_id", id="C1002"),
         call("toggle_airplane_mode"),
     )
     first, second = ([seen.text for seen in acted(task, texts)[1]] for _ in range(2))

@@ -26,7 +26,7 @@ NAME, STAMP, FORM = "tau2", "stamp", 2  # FORM: of the catalogue
 PYTHON = "/usr/bin/python3"
 COMMAND = ("/usr/bin/env", "PYTHONPATH=/opt/tau2/python", PYTHON, "/opt/inside/server.py")
 LIMITS = Limits(
-    deadline=60.0, output=16 * MIB, processes=32, address_space=2048 * MIB, memory=1024 * MIB, cpu_seconds=600
+    deadline=20.0, output=16 * MIB, processes=32, address_space=2048 * MIB, memory=1024 * MIB, cpu_seconds=600
 )
 
 

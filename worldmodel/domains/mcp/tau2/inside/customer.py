@@ -30,8 +30,8 @@ PARTS = {
 
 @cache
 def tau2() -> types.SimpleNamespace:
-    """The parts of tau2 by the names above. pandas and deepdiff, which it imports for reports, are made up: nothing here
-    calls them."""
+    """The parts of tau2 by the names above. pandas and deepdiff, which it imports for reports, are made up: nothing
+    here calls them."""
     for name, attribute in (("pandas", "DataFrame"), ("deepdiff", "DeepDiff")):
         sys.modules[name] = types.ModuleType(name)
         setattr(sys.modules[name], attribute, object)
