@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from launch import cli
 from launch.agents import scripted
 from rollout.errors import ConfigError, TaskError
 from rollout.spot import replay_actions, success
@@ -172,6 +173,14 @@ def test_before_set_up_the_line_says_what_to_run(tmp_path: Path, monkeypatch: py
     install.catalogue.cache_clear()
     with pytest.raises(ConfigError, match=r"^tau2-bench: agentworld setup mcp$"):
         KIT.sources["tau2-telecom"](1)
+
+
+def test_set_up_gets_it_where_the_rest_of_the_domain_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    ready = replace(KIT, missing=lambda: "", setup=lambda say: said.append("set up"))
+    monkeypatch.setattr("worldmodel.domains.kit", lambda name: ready)
+    cli.setup("mcp")
+    assert said == ["set up"]
 
 
 def test_every_package_is_pinned_with_a_digest() -> None:

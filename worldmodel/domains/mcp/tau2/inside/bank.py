@@ -24,7 +24,8 @@ HOLLOW = (
     "inspect_evals.tau2.banking",
 )  # each __init__ would import all the rest
 PREFIX = "banking_"
-READS = ("get_", "list_", "grep")  # how the names of tools begin that change nothing
+SEARCH = "grep"
+READS = ("get_", "list_", SEARCH)  # how the names of tools begin that change nothing
 
 
 class ToolError(Exception):
@@ -115,7 +116,7 @@ class World:
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            if name == "grep":
+            if name == SEARCH:
                 return {"content": bank().tools._get_knowledge_base().grep(**arguments), "error": False}
             kit = self.agent if name in self._agents else self._customer
             return {"content": str(getattr(kit, name)(**arguments)), "error": False}
@@ -136,7 +137,8 @@ def judge(
     if "DB" in parts:
         reached = World(domain, task)
         for call in calls:
-            reached.call(call["name"], call["arguments"])
+            if call["name"] != SEARCH:  # which may take long, and changes nothing
+                reached.call(call["name"], call["arguments"])
         wanted = bank().scorer._build_expected_db(criteria.actions or [], known.initial_state)
         same = reached.agent.db.get_hash() == wanted.get_hash()
         lacking["DB"] = [] if same else ["the data base is in another state"]
