@@ -304,6 +304,17 @@ async def test_what_is_no_program_is_a_fault_of_the_world(installed: Path, monke
         await environment.close()
 
 
+@pytest.mark.sandbox
+async def test_a_fault_of_the_machine_is_a_fault_of_the_world(stand_in: None) -> None:
+    environment = Tau2Environment(made_task())
+    await environment.start()
+    assert environment._machine is not None
+    environment._machine.interrupt()
+    seen = await environment.step(environment.parse(call("die")))
+    assert seen.kind is ObservationKind.WORLD_ERROR and "interrupted" in (seen.error or "")
+    await environment.close()
+
+
 async def test_before_the_start_there_is_nothing() -> None:
     environment = Tau2Environment(made_task())
     assert not await environment.restore(())
