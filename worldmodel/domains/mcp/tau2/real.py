@@ -91,7 +91,7 @@ class Tau2Environment:
         if self._machine is None:
             raise SandboxError("mcp: the episode has not begun")
         service = self._machine.serve(COMMAND)
-        _ask(service, START_SECONDS, op="begin", **self._which())
+        ask(service, START_SECONDS, op="begin", **self._which())
         return service
 
     def _which(self) -> dict[str, str]:
@@ -122,12 +122,12 @@ class Tau2Environment:
             raise SandboxError("mcp: the episode has not begun")
         call = {"name": action.name, "arguments": dict(action.arguments)}
         try:
-            reply = _ask(self._service, op="call", name=action.name, arguments=call["arguments"])
+            reply = ask(self._service, op="call", name=action.name, arguments=call["arguments"])
         except SandboxError:
             self._service.kill()
             self._service = self._started()
             for earlier in self._calls:
-                _ask(self._service, op="call", name=earlier["name"], arguments=earlier["arguments"])
+                ask(self._service, op="call", name=earlier["name"], arguments=earlier["arguments"])
             return "Error: the tool gave no answer; nothing was changed", True
         self._calls.append({**call, **reply})
         return str(reply["content"]), bool(reply["error"])
@@ -142,7 +142,7 @@ class Tau2Environment:
             raise SandboxError("mcp: the episode has not begun")
         self._machine.freeze()
         service = self._machine.serve(COMMAND, writable=False)
-        reply = _ask(service, JUDGE_SECONDS, op="judge", **self._which(), calls=self._calls, answer=self._answer)
+        reply = ask(service, JUDGE_SECONDS, op="judge", **self._which(), calls=self._calls, answer=self._answer)
         self._machine.freeze()
         verdicts: Mapping[str, str] = reply["verdicts"]
         return verdicts
@@ -172,7 +172,7 @@ class Tau2Environment:
         return await in_thread(locked)
 
 
-def _ask(service: Service, seconds: float | None = None, **request: Any) -> dict[str, Any]:
+def ask(service: Service, seconds: float | None = None, **request: Any) -> dict[str, Any]:
     """Raises SandboxError where there is no answer, or it is that the program failed."""
     try:
         reply: dict[str, Any] = json.loads(service.ask(json.dumps(request).encode(), seconds))
