@@ -13,6 +13,7 @@ from rollout.samplers.text import Recited
 from rollout.seeds import derive_seed
 from rollout.types import Task
 from worldmodel.domains import kit
+from worldmodel.tasks import BENCHMARK
 
 Agent = Literal["gold", "empty", "random"]
 AGENTS: tuple[Agent, ...] = ("gold", "empty", "random")
@@ -26,8 +27,9 @@ def random_actions(known: Sequence[str], rng: random.Random, turns: int) -> tupl
 
 
 def scripted(agent: Agent, tasks: Iterable[Task], seed: int) -> Recited:
-    """What ``agent`` says on each of ``tasks``. The random one says actions of its domain's training tasks. After its
-    actions an agent says what ends an episode there."""
+    """What ``agent`` says on each of ``tasks``. The random one says actions of its domain's training tasks, on one of a
+    benchmark those of the benchmark's other tasks. After its actions an agent says what ends an episode there."""
+    tasks = list(tasks)
     actions: dict[str, tuple[str, ...]] = {}
     known: dict[str, list[str]] = {}
     last: dict[str, str] = {}
@@ -43,5 +45,13 @@ def scripted(agent: Agent, tasks: Iterable[Task], seed: int) -> Recited:
                 shown = found.generate("train", RANDOM_TASKS, seed)
                 known[task.domain] = [text for other in shown for text in other.reference.gold]
             rng = random.Random(derive_seed(seed, "random agent", task.id))
-            actions[task.id] = random_actions(known[task.domain], rng, task.max_turns)
+            near = _of_others(task, tasks) if task.split == BENCHMARK else []
+            actions[task.id] = random_actions(near or known[task.domain], rng, task.max_turns)
     return Recited(actions, last)
+
+
+def _of_others(task: Task, tasks: Sequence[Task]) -> list[str]:
+    """The actions that solve the other ``tasks`` of the benchmark that ``task`` belongs to."""
+    benchmark = task.id.partition("/")[0]
+    others = [other for other in tasks if other.id.startswith(f"{benchmark}/") and other.id != task.id]
+    return [text for other in others for text in other.reference.gold]

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollout.errors import TaskError
 from rollout.types import Action, Message, Prompt, Task, World
-from worldmodel.domains.mcp import grammar
+from worldmodel.domains.mcp import grammar, tau2
 from worldmodel.domains.mcp.catalogue import FILES, REPO, SOURCES, TOOLS, signature
 from worldmodel.domains.mcp.transcript import transcript
 from worldmodel.prompt import static_parts
@@ -36,11 +37,15 @@ class McpDomain:
         return grammar.parse(text)
 
     def prompt(self, task: Task) -> Prompt:
+        if tau2.KEY in task.world.state:
+            return tau2.prompt(task)
         servers = task.world.state["servers"]
         system = "\n".join([HEAD, *tools(servers, helped=True), TAIL, *places(servers)])
         return Prompt((Message("system", system), Message("user", task.instruction)))
 
     def spec(self, world: World) -> WorldSpec:
+        if tau2.KEY in world.state:
+            raise TaskError("tau2 tasks have a real world only")
         parts = static_parts(__name__)
         servers = world.state["servers"]
         return WorldSpec(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from rollout.protocols import EnvFactory
 from rollout.types import Task
 from worldmodel.domains import DomainKit
-from worldmodel.domains.mcp import MCP
+from worldmodel.domains.mcp import MCP, tau2
 from worldmodel.domains.mcp.grammar import FINAL, call
 from worldmodel.tasks import Split
 
@@ -42,4 +43,14 @@ def _held_out() -> tuple[str, ...]:
     return HELD_OUT
 
 
-KIT = DomainKit(MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, held_out=_held_out)
+def _tau2(domain: str, count: int) -> list[Task]:
+    from worldmodel.domains.mcp.tau2.tasks import first
+
+    return first(domain, count)
+
+
+SOURCES: Mapping[str, Callable[[int], list[Task]]] = {tau2.source(name): partial(_tau2, name) for name in tau2.DOMAINS}
+KIT = DomainKit(
+    MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, sources=SOURCES, held_out=_held_out,
+    max_tokens=512, max_context=32768,
+)  # fmt: skip

@@ -19,9 +19,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rollout.errors import TaskError
+from rollout.protocols import Environment
 from rollout.reward.checks import holds
 from rollout.types import Action, Check, CheckResult, Observation, ObservationKind, Prompt, Task, Turn
-from worldmodel.domains.mcp import MCP
+from worldmodel.domains.mcp import MCP, tau2
 from worldmodel.domains.mcp.catalogue import CHANGING, TOOLS, mismatch
 from worldmodel.domains.mcp.client import Connection, in_thread
 from worldmodel.domains.mcp.grammar import NO_ANSWER, PROBE, said
@@ -172,5 +173,9 @@ def _digest(text: str) -> str:
 class McpFactory:
     """Picklable ``EnvFactory``."""
 
-    def __call__(self, task: Task, seed: int) -> McpEnvironment:
+    def __call__(self, task: Task, seed: int) -> Environment:
+        if tau2.KEY in task.world.state:
+            from worldmodel.domains.mcp.tau2.real import Tau2Environment
+
+            return Tau2Environment(task)
         return McpEnvironment(task)

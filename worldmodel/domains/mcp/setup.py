@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rollout.errors import ConfigError
+from worldmodel.domains.mcp.tau2 import install as tau2
 from worldmodel.installed import Say, apt_install, folder, install, run
 
 PROGRAMS = {"/usr/bin/node": "nodejs", "/usr/bin/git": "git", "/usr/bin/python3": "python3"}
@@ -61,6 +62,7 @@ def setup(say: Say) -> None:
         shutil.rmtree(folder("mcp"), ignore_errors=True)
         say("installing the tool servers")
         install("mcp", _fill)
+    tau2.setup(say)
 
 
 def _fill(target: Path) -> None:
