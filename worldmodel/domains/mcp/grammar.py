@@ -32,7 +32,7 @@ def written(name: str, arguments: object) -> str:
 
 def parse(text: str) -> Action:
     """Never raises. ``name`` is empty exactly where ``error`` says why."""
-    found = _object(text)
+    found = read(text)
     if isinstance(found, str):
         return Action(text, error=found)
     name, arguments = found.get("name"), found.get("arguments", {})
@@ -45,7 +45,7 @@ def parse(text: str) -> Action:
     return Action(text, name=name, arguments=arguments, final=name == FINAL, probe=name == PROBE)
 
 
-def _object(text: str) -> dict[str, Any] | str:
+def read(text: str) -> dict[str, Any] | str:
     """The JSON object that ``text`` is, or what is wrong with it."""
     if len(text) > MAX_CALL:
         return f"a call is at most {MAX_CALL} characters"

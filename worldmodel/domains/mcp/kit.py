@@ -30,6 +30,27 @@ def _missing() -> str:
     return missing()
 
 
+def _bfcl(count: int) -> list[Task]:
+    from worldmodel.domains.mcp.thirdparty.bfcl import first
+
+    return first(count)
+
+
+def _agentdojo(count: int) -> list[Task]:
+    from worldmodel.domains.mcp.thirdparty.agentdojo import first
+
+    return first(count)
+
+
+def _attacked(count: int) -> list[Task]:
+    from worldmodel.domains.mcp.thirdparty.agentdojo import attacked
+
+    return attacked(count)
+
+
+SOURCES = {"bfcl": _bfcl, "agentdojo": _agentdojo, "agentdojo-attacked": _attacked}
+
+
 def _setup(say: Callable[[str], None]) -> None:
     from worldmodel.domains.mcp.setup import setup
 
@@ -42,4 +63,4 @@ def _held_out() -> tuple[str, ...]:
     return HELD_OUT
 
 
-KIT = DomainKit(MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, held_out=_held_out)
+KIT = DomainKit(MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, sources=SOURCES, held_out=_held_out)

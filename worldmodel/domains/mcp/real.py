@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rollout.errors import TaskError
+from rollout.protocols import Environment
 from rollout.reward.checks import holds
 from rollout.types import Action, Check, CheckResult, Observation, ObservationKind, Prompt, Task, Turn
 from worldmodel.domains.mcp import MCP
@@ -165,5 +166,9 @@ def _digest(text: str) -> str:
 class McpFactory:
     """Picklable ``EnvFactory``."""
 
-    def __call__(self, task: Task, seed: int) -> McpEnvironment:
+    def __call__(self, task: Task, seed: int) -> Environment:
+        if "benchmark" in task.world.state:
+            from worldmodel.domains.mcp.thirdparty.real import BenchmarkEnvironment
+
+            return BenchmarkEnvironment(task)
         return McpEnvironment(task)

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rollout.errors import ConfigError
+from worldmodel.domains.mcp.thirdparty import install as thirdparty
 from worldmodel.installed import Say, apt_install, folder, install, run
 
 PROGRAMS = {"/usr/bin/node": "nodejs", "/usr/bin/git": "git", "/usr/bin/python3": "python3"}
@@ -47,7 +48,7 @@ def missing() -> str:
         return "mcp: pip install 'agentworld-trainer[mcp]'"
     if absent := [path for path in PROGRAMS if not Path(path).exists()]:
         return f"{', '.join(absent)}: agentworld setup mcp"
-    return "" if current() else "the tool servers: agentworld setup mcp"
+    return thirdparty.missing() if current() else "the tool servers: agentworld setup mcp"
 
 
 def setup(say: Say) -> None:
@@ -61,6 +62,7 @@ def setup(say: Say) -> None:
         shutil.rmtree(folder("mcp"), ignore_errors=True)
         say("installing the tool servers")
         install("mcp", _fill)
+    thirdparty.setup(say)
 
 
 def _fill(target: Path) -> None:
