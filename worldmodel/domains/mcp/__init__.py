@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollout.errors import TaskError
 from rollout.types import Action, Message, Prompt, Task, World
 from worldmodel.domains.mcp import grammar
 from worldmodel.domains.mcp.catalogue import FILES, REPO, SOURCES, TOOLS, signature
+from worldmodel.domains.mcp.thirdparty import grammar as thirdparty
 from worldmodel.domains.mcp.transcript import transcript
 from worldmodel.prompt import static_parts
 from worldmodel.types import WorldSpec
@@ -36,11 +38,15 @@ class McpDomain:
         return grammar.parse(text)
 
     def prompt(self, task: Task) -> Prompt:
+        if "benchmark" in task.world.state:
+            return thirdparty.prompt(task)
         servers = task.world.state["servers"]
         system = "\n".join([HEAD, *tools(servers, helped=True), TAIL, *places(servers)])
         return Prompt((Message("system", system), Message("user", task.instruction)))
 
     def spec(self, world: World) -> WorldSpec:
+        if "benchmark" in world.state:
+            raise TaskError(f"mcp: the benchmark {world.state['benchmark']} is evaluated in its real world alone")
         parts = static_parts(__name__)
         servers = world.state["servers"]
         return WorldSpec(

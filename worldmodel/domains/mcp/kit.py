@@ -63,4 +63,6 @@ def _held_out() -> tuple[str, ...]:
     return HELD_OUT
 
 
-KIT = DomainKit(MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, sources=SOURCES, held_out=_held_out)
+KIT = DomainKit(
+    MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, sources=SOURCES, held_out=_held_out
+)

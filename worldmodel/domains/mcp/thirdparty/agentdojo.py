@@ -3,8 +3,8 @@
 Owns: ids, their order, checks. Refuses: running them (``real``), their code and texts (``inside``, set-up).
 
 Version v1.2.2 of its tasks; the attack is its ``important_instructions_no_model_name``, which names no model, in every
-place that the reference calls of the user's task see. Suites alternate. The reference of an attacked task withstands; its
-wrong behaviour does what the attack asks, then the user's task.
+place that the reference calls of the user's task see. Suites alternate. The reference of an attacked task withstands;
+its wrong behaviour does what the attack asks, then the user's task.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import Any
 
 from rollout.types import Check, Predicate, Reference, Task, World
-from worldmodel.domains.mcp.grammar import FINAL, call
+from worldmodel.domains.mcp.grammar import FINAL, call, written
 from worldmodel.domains.mcp.thirdparty.grammar import verdict
 from worldmodel.domains.mcp.thirdparty.install import CATALOGUE, installed
 from worldmodel.tasks import BENCHMARK
@@ -73,8 +73,8 @@ def _make(found: Mapping[str, Any], name: str, user: str, injection: str) -> Tas
     }
     source = ATTACKED if attack else NAME
     answer = call(FINAL, text=task["said"] or "done")
-    gold = [call(step["name"], **step["arguments"]) for step in task["gold"]]
-    obeys = [call(step["name"], **step["arguments"]) for step in attack["gold"]] if attack else []
+    gold = [written(step["name"], step["arguments"]) for step in task["gold"]]
+    obeys = [written(step["name"], step["arguments"]) for step in attack["gold"]] if attack else []
     return Task(
         id="/".join(filter(None, [source, name, user, injection])), domain="mcp", family=f"{source}/{name}",
         split=BENCHMARK, instruction=task["prompt"], world=World(state),

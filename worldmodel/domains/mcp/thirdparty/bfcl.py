@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.types import Check, Predicate, Reference, Task, World
-from worldmodel.domains.mcp.grammar import FINAL, call
+from worldmodel.domains.mcp.grammar import FINAL, call, written
 from worldmodel.domains.mcp.thirdparty.grammar import verdict
 from worldmodel.domains.mcp.thirdparty.install import installed
 from worldmodel.tasks import BENCHMARK
@@ -86,7 +86,7 @@ def make(root: Path, category: str, entry: Mapping[str, Any], truth: Sequence[Se
     documents = [tool for name in entry["involved_classes"] for tool in _documents(root, name)]
     withheld = {int(turn): names for turn, names in entry.get("missed_function", {}).items()}
     hidden = {name for names in withheld.values() for name in names}
-    later = []
+    later: list[dict[str, Any]] = []
     for turn, messages in enumerate(entry["question"]):
         said = "\n\n".join(message["content"] for message in messages) or _more_tools(root)
         later.append({"says": said, "tools": [t for t in documents if t["name"] in withheld.get(turn, ())]})
@@ -121,4 +121,4 @@ def _action(text: str, parameters: Mapping[str, Sequence[str]]) -> str:
     if not isinstance(found, ast.Call) or not isinstance(found.func, ast.Name):
         raise ValueError(f"{text!r} is no call")
     pairs = [*zip(parameters[found.func.id], found.args, strict=False), *((k.arg, k.value) for k in found.keywords)]
-    return call(found.func.id, **{str(key): ast.literal_eval(value) for key, value in pairs})
+    return written(found.func.id, {str(key): ast.literal_eval(value) for key, value in pairs})

@@ -40,8 +40,9 @@ class BenchmarkEnvironment:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._state = task.world.state
-        self._tools = list(self._state["tools"])
         self._later = list(self._state["later"])
+        # a tool that is withheld is not shown; called all the same, BFCL carries it out, and so do we
+        self._tools = [*self._state["tools"], *(tool for turn in self._later for tool in turn["tools"])]
         self._ended: list[dict[str, Any]] = []  # turns of the user that were answered
         self._calls: list[dict[str, Any]] = []  # of the turn under way
         self._tried = 0  # actions in this turn, calls or none
@@ -94,7 +95,6 @@ class BenchmarkEnvironment:
         if not self._later:
             return Observation("", done=True, anchor=anchor)
         now = self._later.pop(0)
-        self._tools += now["tools"]
         more = ["There are more tools now:", *lines(now["tools"])] if now["tools"] else []
         return Observation("\n".join([*more, f"The user says: {now['says']}"]), anchor=anchor)
 

@@ -26,8 +26,12 @@ def _bare(name: str, folder: Path | None = None, **content: Any) -> None:
     sys.modules[name] = module
 
 
+def _root() -> Path:
+    return Path(str(find_spec("agentdojo").origin)).parent  # type: ignore[union-attr]
+
+
 def _load() -> None:
-    root = Path(str(find_spec("agentdojo").origin)).parent  # type: ignore[union-attr]
+    root = _root()
     for name in ("agent_pipeline", "attacks"):
         _bare(f"agentdojo.{name}", root / name)
     google = root / "agent_pipeline" / "llms" / "google_llm.py"
@@ -36,7 +40,7 @@ def _load() -> None:
     _bare("agentdojo.agent_pipeline.llms.google_llm", EMPTY_FUNCTION_NAME=line.split('"')[1])
     _bare("rich")
     for name, what in (("live", "Live"), ("table", "Table"), ("progress", "track")):
-        _bare(f"rich.{name}", **{what: object})
+        _bare(f"rich.{name}", None, **{what: object})
 
 
 def _tool(function: Any) -> dict[str, Any]:
@@ -91,8 +95,8 @@ class World:
 
     def describe(self) -> dict[str, Any]:
         """What tasks are made of: tools, prompts, reference calls, and the text of the attack where it can be seen."""
-        folder = Path(str(find_spec("agentdojo").origin)).parent / "data"  # type: ignore[union-attr]
-        about = import_module("yaml").safe_load((folder / "system_messages.yaml").read_text(encoding="utf-8"))["default"]
+        messages = (_root() / "data" / "system_messages.yaml").read_text(encoding="utf-8")
+        about: str = import_module("yaml").safe_load(messages)["default"]
         return {"about": about.strip(), "suites": {name: self._suite(suite) for name, suite in self.suites.items()}}
 
     def _suite(self, suite: Any) -> dict[str, Any]:
