@@ -38,14 +38,14 @@ class McpDomain:
         return grammar.parse(text)
 
     def prompt(self, task: Task) -> Prompt:
-        if "benchmark" in task.world.state:
+        if thirdparty.is_benchmark(task.world):
             return thirdparty.prompt(task)
         servers = task.world.state["servers"]
         system = "\n".join([HEAD, *tools(servers, helped=True), TAIL, *places(servers)])
         return Prompt((Message("system", system), Message("user", task.instruction)))
 
     def spec(self, world: World) -> WorldSpec:
-        if "benchmark" in world.state:
+        if thirdparty.is_benchmark(world):
             raise TaskError(f"mcp: the benchmark {world.state['benchmark']} is evaluated in its real world alone")
         parts = static_parts(__name__)
         servers = world.state["servers"]

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rollout.types import Action, Message, Prompt, Task
+from rollout.types import Action, Message, Prompt, Task, World
 from worldmodel.domains.mcp.grammar import FINAL, call, read
 
 VERDICT = "verdict"
@@ -28,6 +28,11 @@ TAIL = {
     "done. The user's next message follows, or the end.",
     "agentdojo": 'answer, with the argument "text": your answer to the user; it ends the task.',
 }
+
+
+def is_benchmark(world: World) -> bool:
+    """Whether a task in ``world`` is one of these."""
+    return world.state.get("benchmark") in TAIL
 
 
 def verdict(of: str) -> str:

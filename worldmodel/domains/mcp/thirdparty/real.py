@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from rollout.types import Action, Check, CheckResult, Observation, ObservationKind, Prompt, Task, Turn
 from worldmodel.domains.mcp.client import in_thread
 from worldmodel.domains.mcp.grammar import FINAL
-from worldmodel.domains.mcp.real import judge
+from worldmodel.domains.mcp.judge import judge
 from worldmodel.domains.mcp.thirdparty import bfcl
 from worldmodel.domains.mcp.thirdparty.grammar import lines, parse, prompt
 from worldmodel.domains.mcp.thirdparty.install import START_SECONDS, ask, installed, machine, serve
