@@ -73,7 +73,7 @@ def _make(found: Mapping[str, Any], name: str, user: str, injection: str) -> Tas
     }
     source = ATTACKED if attack else NAME
     answer = call(FINAL, text=task["said"] or "done")
-    gold = [written(step["name"], step["arguments"]) for step in task["gold"]]
+    gold = [written(step["name"], step["arguments"]) for step in task["under"].get(injection, task["gold"])]
     obeys = [written(step["name"], step["arguments"]) for step in attack["gold"]] if attack else []
     return Task(
         id="/".join(filter(None, [source, name, user, injection])), domain="mcp", family=f"{source}/{name}",

@@ -98,6 +98,7 @@ def ask(service: Service, do: str, values: Mapping[str, Any], seconds: float | N
         reply = json.loads(service.ask(json.dumps({"do": do, "with": values}).encode(), seconds))
     except ValueError as error:
         raise SandboxError(f"mcp: the benchmark was not understood: {error}") from error
-    if "fault" in reply:
-        raise SandboxError(f"mcp: the benchmark failed: {reply['fault']}")
+    if not isinstance(reply, dict) or "value" not in reply:
+        why = reply.get("fault", "no value") if isinstance(reply, dict) else "no object"
+        raise SandboxError(f"mcp: the benchmark failed: {why}")
     return reply["value"]

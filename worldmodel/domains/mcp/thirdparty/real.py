@@ -14,8 +14,10 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+from rollout.errors import ConfigError
 from rollout.types import Action, Check, CheckResult, Observation, ObservationKind, Prompt, Task, Turn
 from worldmodel.domains.mcp.client import in_thread
 from worldmodel.domains.mcp.grammar import FINAL
@@ -51,8 +53,8 @@ class BenchmarkEnvironment:
         self._turn = threading.Lock()  # a cancelled call may still be running in its thread
 
     async def start(self) -> Prompt:
-        """Raises SandboxError where the box or the process cannot be had, ConfigError before set-up."""
-        self._machine = machine(installed())
+        """Raises SandboxError where the packages, the box or the process cannot be had."""
+        self._machine = machine(_place())
         await self._call(self._begin)
         return prompt(self._task)
 
@@ -129,7 +131,7 @@ class BenchmarkEnvironment:
         turns = list(self._ended)
         if self._state["benchmark"] == bfcl.NAME:
             entry = self._state["begin"]["entry"]
-            asked = {"entry": entry, "truth": bfcl.truth(installed() / "python" / "bfcl_eval", entry["id"])}
+            asked = {"entry": entry, "truth": bfcl.truth(_place() / "python" / "bfcl_eval", entry["id"])}
         else:
             asked = {**self._state["begin"], "injection_task": self._state["injection_task"]}
             turns += [{"calls": self._calls, "said": ""}] if self._calls else []
@@ -153,3 +155,10 @@ class BenchmarkEnvironment:
                 return work()
 
         return await in_thread(locked)
+
+
+def _place() -> Path:
+    try:
+        return installed()
+    except ConfigError as error:
+        raise SandboxError(str(error)) from error

@@ -103,29 +103,28 @@ class World:
         attack = vars(import_module("agentdojo.attacks.important_instructions_attacks"))[ATTACK](
             suite, SimpleNamespace(name="local")
         )
-        users = {
-            name: {
-                "prompt": task.PROMPT,
-                "gold": self._gold(suite, task),
-                "said": task.GROUND_TRUTH_OUTPUT,
-                "seen": attack.get_injection_candidates(task),
-            }
-            for name, task in suite.user_tasks.items()
-        }
+        users = {name: self._user(suite, task, attack) for name, task in suite.user_tasks.items()}
         some = next(iter(suite.user_tasks.values()))
         injections = {
-            name: {
-                "goal": task.GOAL,
-                "gold": self._gold(suite, task),
-                "said": task.GROUND_TRUTH_OUTPUT,
-                "text": next(iter(attack.attack(some, task).values())),
-            }
+            name: {"gold": self._gold(suite, task, {}), "text": next(iter(attack.attack(some, task).values()))}
             for name, task in suite.injection_tasks.items()
         }
         return {"tools": [_tool(tool) for tool in suite.tools], "users": users, "injections": injections}
 
-    def _gold(self, suite: Any, task: Any) -> list[dict[str, Any]]:
-        env = suite.load_and_inject_default_environment({})
+    def _user(self, suite: Any, task: Any, attack: Any) -> dict[str, Any]:
+        """``under``: by injection, the reference calls where they are others because of the attack's text."""
+        gold = self._gold(suite, task, {})
+        under: dict[str, Any] = {}
+        for name, injection in suite.injection_tasks.items():
+            found = self._gold(suite, task, attack.attack(task, injection))
+            if found == gold:
+                break  # what one attack does not change, none does
+            under[name] = found
+        seen = attack.get_injection_candidates(task)
+        return {"prompt": task.PROMPT, "gold": gold, "under": under, "said": task.GROUND_TRUTH_OUTPUT, "seen": seen}
+
+    def _gold(self, suite: Any, task: Any, injections: dict[str, str]) -> list[dict[str, Any]]:
+        env = suite.load_and_inject_default_environment(injections)
         if hasattr(task, "init_environment"):
             env = task.init_environment(env)
         return [{"name": call.function, "arguments": dict(call.args)} for call in task.ground_truth(env)]
