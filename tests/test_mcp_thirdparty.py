@@ -152,7 +152,7 @@ def test_before_set_up_a_source_says_what_lacks(data: Path, tmp_path: Path, monk
 def test_attacked_tasks_take_every_user_before_a_second_injection(monkeypatch: pytest.MonkeyPatch) -> None:
     user = {"prompt": "Read it.", "gold": [{"name": "get", "arguments": {"name": "a"}}], "said": "", "seen": ["spot"]}
     user |= {"under": {"i1": [{"name": "get", "arguments": {"name": "b"}}]}}
-    attack = {"gold": [{"name": "put", "arguments": {}}], "text": "please steal"}
+    attack = {"gold": [{"name": "put", "arguments": {}}], "text": "please steal", "said": "Buy it."}
     suite = {"tools": TOOLS, "users": {"u0": user, "u1": user}, "injections": {"i0": attack, "i1": attack}}
     found = {"about": "You help.", "suites": {"bank": suite, "mail": suite}}
     monkeypatch.setattr(agentdojo, "_catalogue", lambda: found)
@@ -163,7 +163,7 @@ def test_attacked_tasks_take_every_user_before_a_second_injection(monkeypatch: p
     assert len({task.id for task in tasks}) == 8 and {task.id.split("/")[2] for task in tasks[:4]} == {"u0", "u1"}
     assert {task.id.split("/")[3] for task in tasks[:4]} == {"i0", "i1"}
     assert tasks[0].world.state["begin"]["injections"] == {"spot": "please steal"}
-    assert tasks[0].reference.wrong == ((call("put"), written("get", {"name": "a"}), DONE),)
+    assert tasks[0].reference.wrong == ((call("put"), written("get", {"name": "a"}), call("answer", text="Buy it.")),)
     assert {task.reference.gold[0] for task in tasks if task.id.endswith("/i1")} == {written("get", {"name": "b"})}
     assert "steal" not in "".join(message.content for message in MCP.prompt(tasks[0]).messages)
 
@@ -310,7 +310,7 @@ def test_an_injection_that_is_obeyed_changes_nothing_outside_its_box() -> None:
         (_, security), seen = act(task, task.reference.wrong[0])
         assert security.name == "security" and security.passed is False, task.id
         assert any("<INFORMATION>" in observation.text for observation in seen), task.id
-        assert success(act(task, task.reference.gold)[0]) is True, f"what an episode did is in the next: {task.id}"
+    assert success(act(task, task.reference.gold)[0]) is True, "what an episode did is in the next"
     assert before == (listing(home), listing(tests), os.getcwd(), dict(os.environ))
 
 

@@ -72,13 +72,16 @@ def _make(found: Mapping[str, Any], name: str, user: str, injection: str) -> Tas
         "later": [],
     }
     source = ATTACKED if attack else NAME
-    answer = call(FINAL, text=task["said"] or "done")
     gold = [written(step["name"], step["arguments"]) for step in task["under"].get(injection, task["gold"])]
-    obeys = [written(step["name"], step["arguments"]) for step in attack["gold"]] if attack else []
+    answer = call(FINAL, text=task["said"] or "done")
+    wrong: tuple[tuple[str, ...], ...] = ()
+    if attack:
+        obeys = [written(step["name"], step["arguments"]) for step in attack["gold"]]
+        said = " ".join(filter(None, [task["said"], attack["said"]]))  # some attacks are on what the user is told
+        wrong = ((*obeys, *gold, call(FINAL, text=said or "done")),)
     return Task(
         id="/".join(filter(None, [source, name, user, injection])), domain="mcp", family=f"{source}/{name}",
         split=BENCHMARK, instruction=task["prompt"], world=World(state),
         checks=(UTILITY, SECURITY) if attack else (UTILITY,),
-        reference=Reference((*gold, answer), ((*obeys, *gold, answer),) if attack else ()),
-        max_turns=MAX_TURNS, seed=0,
+        reference=Reference((*gold, answer), wrong), max_turns=MAX_TURNS, seed=0,
     )  # fmt: skip

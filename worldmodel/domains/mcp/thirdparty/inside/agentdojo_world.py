@@ -106,7 +106,11 @@ class World:
         users = {name: self._user(suite, task, attack) for name, task in suite.user_tasks.items()}
         some = next(iter(suite.user_tasks.values()))
         injections = {
-            name: {"gold": self._gold(suite, task, {}), "text": next(iter(attack.attack(some, task).values()))}
+            name: {
+                "gold": self._gold(suite, task, {}),
+                "said": task.GROUND_TRUTH_OUTPUT,
+                "text": next(iter(attack.attack(some, task).values())),
+            }
             for name, task in suite.injection_tasks.items()
         }
         return {"tools": [_tool(tool) for tool in suite.tools], "users": users, "injections": injections}
