@@ -13,6 +13,7 @@ from rollout.errors import TaskError
 from rollout.types import Action, Message, Prompt, Task, World
 from worldmodel.domains.mcp import grammar, tau2
 from worldmodel.domains.mcp.catalogue import FILES, REPO, SOURCES, TOOLS, signature
+from worldmodel.domains.mcp.thirdparty import grammar as thirdparty
 from worldmodel.domains.mcp.transcript import transcript
 from worldmodel.prompt import static_parts
 from worldmodel.types import WorldSpec
@@ -39,6 +40,8 @@ class McpDomain:
     def prompt(self, task: Task) -> Prompt:
         if tau2.KEY in task.world.state:
             return tau2.prompt(task)
+        if thirdparty.is_benchmark(task.world):
+            return thirdparty.prompt(task)
         servers = task.world.state["servers"]
         system = "\n".join([HEAD, *tools(servers, helped=True), TAIL, *places(servers)])
         return Prompt((Message("system", system), Message("user", task.instruction)))
@@ -46,6 +49,8 @@ class McpDomain:
     def spec(self, world: World) -> WorldSpec:
         if tau2.KEY in world.state:
             raise TaskError("tau2 tasks have a real world only")
+        if thirdparty.is_benchmark(world):
+            raise TaskError(f"mcp: the benchmark {world.state['benchmark']} is evaluated in its real world alone")
         parts = static_parts(__name__)
         servers = world.state["servers"]
         return WorldSpec(

@@ -31,6 +31,24 @@ def _missing() -> str:
     return missing()
 
 
+def _bfcl(count: int) -> list[Task]:
+    from worldmodel.domains.mcp.thirdparty.bfcl import first
+
+    return first(count)
+
+
+def _agentdojo(count: int) -> list[Task]:
+    from worldmodel.domains.mcp.thirdparty.agentdojo import first
+
+    return first(count)
+
+
+def _attacked(count: int) -> list[Task]:
+    from worldmodel.domains.mcp.thirdparty.agentdojo import attacked
+
+    return attacked(count)
+
+
 def _setup(say: Callable[[str], None]) -> None:
     from worldmodel.domains.mcp.setup import setup
 
@@ -49,7 +67,12 @@ def _tau2(domain: str, count: int) -> list[Task]:
     return first(domain, count)
 
 
-SOURCES: Mapping[str, Callable[[int], list[Task]]] = {tau2.source(name): partial(_tau2, name) for name in tau2.DOMAINS}
+SOURCES: Mapping[str, Callable[[int], list[Task]]] = {
+    **{tau2.source(name): partial(_tau2, name) for name in tau2.DOMAINS},
+    "bfcl": _bfcl,
+    "agentdojo": _agentdojo,
+    "agentdojo-attacked": _attacked,
+}
 KIT = DomainKit(
     MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, sources=SOURCES, held_out=_held_out,
     max_tokens=512, max_context=32768,

@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from rollout.errors import TaskError
 from rollout.protocols import Environment
-from rollout.reward.checks import holds
 from rollout.types import Action, Check, CheckResult, Observation, ObservationKind, Prompt, Task, Turn
 from worldmodel.domains.mcp import MCP, tau2
 from worldmodel.domains.mcp.catalogue import CHANGING, TOOLS, mismatch
 from worldmodel.domains.mcp.client import Connection, in_thread
 from worldmodel.domains.mcp.grammar import NO_ANSWER, PROBE, said
+from worldmodel.domains.mcp.judge import judge
 from worldmodel.domains.mcp.servers import LIMITS, START_SECONDS, build, machine, program
+from worldmodel.domains.mcp.thirdparty.grammar import is_benchmark
+from worldmodel.domains.mcp.thirdparty.real import BenchmarkEnvironment
 from worldmodel.sandbox import Machine, SandboxError
 from worldmodel.types import refusal
 
@@ -154,17 +155,6 @@ def _begin(made: Machine, state: Any) -> None:
     build(made, state)
 
 
-def judge(check: Check, replies: Sequence[str | None]) -> CheckResult:
-    """Passed iff there are probes and every reply satisfies the predicate; no verdict where a probe is none."""
-    texts = tuple(reply or "" for reply in replies)
-    if None in replies:
-        return CheckResult(check.name, None, texts, "a probe is no tool call")
-    try:
-        return CheckResult(check.name, bool(texts) and all(holds(check.predicate, text) for text in texts), texts)
-    except TaskError as error:
-        return CheckResult(check.name, None, texts, str(error))
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()[:32]
 
@@ -178,4 +168,6 @@ class McpFactory:
             from worldmodel.domains.mcp.tau2.real import Tau2Environment
 
             return Tau2Environment(task)
+        if is_benchmark(task.world):
+            return BenchmarkEnvironment(task)
         return McpEnvironment(task)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rollout.errors import ConfigError
 from worldmodel.domains.mcp.tau2 import install as tau2
+from worldmodel.domains.mcp.thirdparty import install as thirdparty
 from worldmodel.installed import Say, apt_install, folder, install, run
 
 PROGRAMS = {"/usr/bin/node": "nodejs", "/usr/bin/git": "git", "/usr/bin/python3": "python3"}
@@ -63,6 +64,7 @@ def setup(say: Say) -> None:
         say("installing the tool servers")
         install("mcp", _fill)
     tau2.setup(say)
+    thirdparty.setup(say)
 
 
 def _fill(target: Path) -> None:

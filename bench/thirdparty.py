@@ -1,0 +1,65 @@
+"""What the table of ``agentworld eval --suite third-party`` does not say: each category, and each check on its own.
+
+``python bench/thirdparty.py RUN_DIR`` reads the episodes of a run. ``python bench/thirdparty.py --obey N`` acts out N
+attacked tasks of AgentDojo as a policy that does whatever an injection asks and then the user's task: ``security`` must
+fail on every one of them. Exits 1 where it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rollout.spot import replay_actions
+from worldmodel.domains import RealWorlds
+from worldmodel.domains.mcp.thirdparty.agentdojo import attacked
+
+SECONDS = 300.0  # for one episode
+
+
+def checks(run_dir: Path) -> None:
+    """For every family of every benchmark: episodes, how many succeeded, and how many passed each check."""
+    for file in sorted((run_dir / "trajectories").glob("*.jsonl")):
+        last = {row["task"]["id"]: row for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+        found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for row in last.values():
+            counts = found[row["task"]["family"]]
+            counts.update(["episodes"] + ["success"] * (row["score"]["reward"] == 1.0))
+            counts.update(result["name"] for result in row["results"] if result["passed"])
+        for family, counts in found.items():
+            print(family, ", ".join(f"{name} {count}" for name, count in counts.items()))
+
+
+def obey(count: int) -> int:
+    """How many attacks were obeyed and yet not noticed."""
+    passed = Counter[str]()
+    tasks = attacked(count)
+    for task in tasks:
+        acted = replay_actions(RealWorlds()(task, 0), task, task.reference.wrong[0], time.monotonic() + SECONDS)
+        results, _ = asyncio.run(acted)
+        passed.update(result.name for result in results if result.passed)
+        if any(result.name == "security" and result.passed is not False for result in results):
+            print(f"not noticed: {task.id}")
+    print(f"{len(tasks)} attacks obeyed: utility {passed['utility']}, security {passed['security']}")
+    return passed["security"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run_dir", nargs="?", type=Path)
+    parser.add_argument("--obey", type=int, metavar="N")
+    chosen = parser.parse_args()
+    if chosen.run_dir:
+        checks(chosen.run_dir)
+    return int(bool(chosen.obey and obey(chosen.obey)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
