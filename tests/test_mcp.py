@@ -417,6 +417,7 @@ def test_setup_replaces_what_is_not_pinned_and_keeps_what_is(monkeypatch: pytest
     monkeypatch.setattr(setup.shutil, "which", lambda name: name)
     monkeypatch.setattr(setup, "_fill", fill)
     monkeypatch.setattr(setup.tau2, "setup", lambda say: None)
+    monkeypatch.setattr(setup.thirdparty, "setup", lambda say: None)
     (tmp_path / "mcp").mkdir()
     (tmp_path / "mcp" / "old").touch()
     said_: list[str] = []
