@@ -1,10 +1,12 @@
 """One small world model of all domains: rows from recorded sessions, then training on whatever machine has time.
 
-    python -m bench.unified_world prepare TRACES... --out FOLDER [--vocabulary 4096] [--max-length 8192]
-    python -m bench.unified_world train FOLDER --out MODEL --seconds 300 [--rate 2e-3] [--batch 32768]
+    python -m bench.unified_world prepare TRACES... --out FOLDER [--tokenizer OTHER] [--repeat swe=2]
+    python -m bench.unified_world train FOLDER --out MODEL --seconds 300 [--start MODEL | --graft MODEL]
 
-``prepare`` takes folders of `agentworld collect`, refuses evaluation data, fits the tokenizer and writes token rows
-with their loss masks (``rows.npz``), so that ``train`` needs no domain. ``agentworld fidelity`` measures the result.
+``prepare`` takes folders of `agentworld collect`, refuses evaluation data, fits the tokenizer (or takes that of a folder
+prepared before) and writes token rows with their loss masks (``rows.npz``), so that ``train`` needs no domain. Rows are in
+the brief dialect. ``--graft`` begins with the blocks of another world model, such as the shipped one of the terminal, and
+with its embeddings of the tokens that both know. ``agentworld fidelity`` and ``vet`` measure the result.
 """
 
 from __future__ import annotations
@@ -15,33 +17,42 @@ import random
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+ASKED = {"dialect": "brief", "max_tokens": 1024, "temperature": 0.3}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 def prepare(
-    folders: list[Path], out: Path, vocabulary: int, max_length: int, repeat: dict[str, int], seed: int
+    folders: list[Path], out: Path, vocabulary: int, max_length: int, repeat: dict[str, int], known: Path | None, seed: int
 ) -> None:
     from launch.world import training_episodes, vocabulary_texts, world_rows
     from rollout.chat import load_chat
-    from trainer.tokenizer import train_tokenizer
+    from trainer.tokenizer import RUNS, train_tokenizer
+    from worldmodel.dialects import dialect
 
     episodes = [episode for folder in folders for episode in training_episodes(folder)]
     random.Random(seed).shuffle(episodes)
     out.mkdir(parents=True, exist_ok=True)
-    train_tokenizer(vocabulary_texts(episodes), vocabulary, out)
+    if known is None:
+        train_tokenizer(vocabulary_texts(episodes), vocabulary, out, RUNS)
+    else:
+        for name in TOKENIZER:
+            if (known / name).is_file():
+                shutil.copy(known / name, out / name)
     chat = load_chat(out)
     facts: dict[str, dict[str, int]] = {}
     rows = []
     for domain in sorted({episode.domain for episode in episodes}):
         part = [episode for episode in episodes if episode.domain == domain]
-        made = [row for row in world_rows(part, chat, seed, max_length) if len(row[0]) <= max_length]
+        made = [row for row in world_rows(part, chat, seed, max_length, dialect("brief")) if len(row[0]) <= max_length]
         facts[domain] = {
             "sessions": len(part),
             "transitions": sum(len(episode.transitions) for episode in part),
             "rows": len(made),
+            "longest": max(len(ids) for ids, _ in made),
             "repeated": repeat.get(domain, 1),
             "tokens": sum(len(ids) for ids, _ in made),
             "tokens_in_loss": sum(sum(mask) for _, mask in made),
@@ -66,7 +77,26 @@ def read_rows(folder: Path) -> list[tuple[list[int], list[int]]]:
     return [(i.tolist(), m.tolist()) for i, m in zip(ids, mask, strict=True)]
 
 
-def train(folder: Path, out: Path, seconds: float, rate: float, batch: int, layers: str, start: str, seed: int) -> None:
+def graft(model: Any, known: Any, vocabulary: dict[str, int], other: dict[str, int]) -> int:
+    """Give ``model`` the blocks of ``known``, of the same shape, and its embeddings of the tokens that both vocabularies
+    have; the others keep their random ones, at the scale of the known ones. Returns how many tokens were known."""
+    import torch
+
+    same = sorted(set(vocabulary) & set(other))
+    with torch.no_grad():
+        new, old = model.get_input_embeddings().weight, known.get_input_embeddings().weight
+        fresh = new / new.std(0) * old.std(0)
+        fresh[[vocabulary[t] for t in same]] = old[[other[t] for t in same]]
+        state = {name: value for name, value in known.state_dict().items() if value.shape != old.shape}
+        model.load_state_dict(state, strict=False)
+        new.copy_(fresh)
+    return len(same)
+
+
+def train(
+    folder: Path, out: Path, seconds: float, rate: float, batch: int, layers: str, start: str, known: str,
+    compiled: bool, schedule: str, seed: int,
+) -> None:
     import torch
 
     from rollout.chat import load_chat
@@ -83,19 +113,23 @@ def train(folder: Path, out: Path, seconds: float, rate: float, batch: int, laye
         if start
         else fresh_model(len(chat.tokenizer), Shape(layers=layers), chat.pad_id, chat.eos_id, seed)
     )
+    if known:
+        same = graft(model, load_model(known), chat.tokenizer.get_vocab(), load_chat(known).tokenizer.get_vocab())
+        print(f"{same} of {len(chat.tokenizer)} tokens known")
     model.config.max_position_embeddings = max(model.config.max_position_embeddings, 2 * facts["max_length"])
     config = SFTConfig(
         learning_rate=rate, max_seconds=seconds, tokens_per_batch=batch, max_length=facts["max_length"],
-        schedule="linear", optimizer="muon", compile=not cuda, seed=seed, log_every=50,
+        schedule=schedule, bf16=True, optimizer="muon", compile=compiled and not cuda, seed=seed, log_every=50,
     )  # fmt: skip
     result = sft(model, chat.tokenizer, rows, out, config)
     store_as(out, "bfloat16")
     made = {
         "device": torch.cuda.get_device_name(0) if cuda else "cpu", "learning_rate": rate, "tokens_per_batch": batch,
-        "layers": layers, "seconds": result.seconds, "steps": result.steps, "tokens": result.tokens,
+        "schedule": schedule, "layers": layers, "start": start, "graft": known, "threads": torch.get_num_threads(), "seconds": result.seconds, "steps": result.steps, "tokens": result.tokens,
         "labelled": result.labelled, "last_loss": result.loss, "parameters": model.num_parameters(),
         "corpus": facts, "seconds_in_all": time.monotonic() - begun,
     }  # fmt: skip
+    (out / "world_model.json").write_text(json.dumps(ASKED) + "\n")
     (out / "made.json").write_text(json.dumps(made, indent=1) + "\n")
     for name in TOKENIZER:
         if (folder / name).is_file():
@@ -110,7 +144,8 @@ def main() -> None:
     one.add_argument("folders", type=Path, nargs="+")
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--vocabulary", type=int, default=4096)
-    one.add_argument("--max-length", type=int, default=8192)
+    one.add_argument("--max-length", type=int, default=4096)
+    one.add_argument("--tokenizer", type=Path, default=None, help="of a folder prepared before")
     one.add_argument("--repeat", default="", help="rows of small domains, such as os=2,swe=2")
     one.add_argument("--seed", type=int, default=0)
     two = verbs.add_parser("train")
@@ -119,15 +154,18 @@ def main() -> None:
     two.add_argument("--seconds", type=float, default=300.0)
     two.add_argument("--rate", type=float, default=2e-3)
     two.add_argument("--batch", type=int, default=32_768)
-    two.add_argument("--layers", default="caaaaaaa")
+    two.add_argument("--layers", default="caaaaaa")
     two.add_argument("--start", default="", help="a model made from the same FOLDER, to go on from")
+    two.add_argument("--graft", default="", help="a world model of the same shape and another vocabulary")
+    two.add_argument("--schedule", choices=("linear", "constant"), default="linear")
+    two.add_argument("--eager", action="store_true", help="do not compile: pays where rows are long")
     two.add_argument("--seed", type=int, default=0)
     o = parser.parse_args()
     if o.verb == "prepare":
         repeat = {name: int(times) for name, times in (part.split("=") for part in o.repeat.split(",") if part)}
-        prepare(o.folders, o.out, o.vocabulary, o.max_length, repeat, o.seed)
+        prepare(o.folders, o.out, o.vocabulary, o.max_length, repeat, o.tokenizer, o.seed)
     else:
-        train(o.folder, o.out, o.seconds, o.rate, o.batch, o.layers, o.start, o.seed)
+        train(o.folder, o.out, o.seconds, o.rate, o.batch, o.layers, o.start, o.graft, not o.eager, o.schedule, o.seed)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def fidelity(
     limit: Annotated[int, typer.Option(min=1, help="Transitions of each domain to ask for, teacher-forced.")] = 2000,
     free: Annotated[int, typer.Option(min=0, help="Episodes of each domain to run free.")] = 200,
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
-    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript, brief or reference.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
 ) -> None:
     """How close predicted observations are to recorded real ones."""
@@ -192,7 +192,7 @@ def evaluate(
     world: Annotated[WorldName, typer.Option(help="Where to run; both: the same tasks, paired.")] = WorldName.real,
     world_model: Annotated[str, typer.Option(help="Model folder or server URL, for sim and both.")] = "",
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
-    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript, brief or reference.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Of the policy; 0: most likely token.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a turn; without: as the domain says.")] = None,
     max_context: Annotated[int | None, typer.Option(min=2, help="Of an episode; without: as the domain says.")] = None,
@@ -259,7 +259,7 @@ def play(
     world: Annotated[PlayWorld, typer.Option(help="Where you act.")] = PlayWorld.real,
     world_model: Annotated[str, typer.Option(help="Model folder or server URL, for sim.")] = "",
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
-    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript, brief or reference.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the trajectory, a line of JSON.")] = None,
 ) -> None:
     """One episode by hand: act in a world, or be the world; ends with the verdict of every check."""
@@ -278,7 +278,7 @@ def vet(
     split: Split = SplitName.train,
     domain: Domain = "terminal",
     served_model: Annotated[str, typer.Option(help="Name of the served model, with a URL.")] = "",
-    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript or reference.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="Wire format: transcript, brief or reference.")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the result as JSON.")] = None,
 ) -> None:

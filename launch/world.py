@@ -16,6 +16,7 @@ from rollout.types import Message
 from worldmodel.behaviours import FINAL_CLASS
 from worldmodel.dialects.rows import Keep, Row, session_row
 from worldmodel.dialects.transcript import Transcript
+from worldmodel.dialects.wire import Wire
 from worldmodel.domains import behaviours, kit
 from worldmodel.episodes import EPISODES, read_episodes
 from worldmodel.masking import TurnMasking
@@ -129,14 +130,16 @@ def _short(step: Transition) -> bool:
     return len(step.observation) < 400
 
 
-def world_rows(episodes: Iterable[Episode], chat: TokenChat, seed: int, window: int | None = None) -> list[TokenRow]:
-    """One row of tokens per episode, its loss chosen by the turn-level masking of the reference system; with ``window``
-    as many rows as it takes to keep each within that many tokens."""
+def world_rows(
+    episodes: Iterable[Episode], chat: TokenChat, seed: int, window: int | None = None, wire: Wire | None = None
+) -> list[TokenRow]:
+    """One row of tokens per episode in the dialect ``wire`` (None: transcript), its loss chosen by the turn-level masking
+    of the reference system; with ``window`` as many rows as it takes to keep each within that many tokens."""
     rng = random.Random(seed)
     found: list[TokenRow] = []
     for episode in episodes:
         spec = kit(episode.domain).domain.spec(episode.world)
-        row = session_row(episode, spec, Transcript(), _keep(episode, seed), rng)
+        row = session_row(episode, spec, wire or Transcript(), _keep(episode, seed), rng)
         if row is None:
             continue
         found += [tokens(part, chat) for part in ([row] if window is None else windows(row, chat, window))]

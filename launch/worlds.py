@@ -20,16 +20,32 @@ from worldmodel.openai import OpenAIWorldModel, ServerSpec
 from worldmodel.sandbox import Machine
 
 REAL, SIM = "real", "sim"
+ASKED = "world_model.json"  # beside a model's weights
 
 
 def world_model_config(where: str, model: str = "", dialect: str | None = None) -> WorldModelConfig:
-    """The config of the world model at ``where``: a folder, or the URL of an OpenAI-compatible server."""
-    extra = {"dialect": dialect} if dialect else {}
+    """The config of the world model at ``where``: a folder, or the URL of an OpenAI-compatible server. A folder may say
+    in ``world_model.json`` how its model wants to be asked (keys of the ``world_model`` section); ``dialect`` is
+    stronger. Raises UserError where that file is damaged, pydantic's error where a key is unknown."""
+    extra: dict[str, object] = {"dialect": dialect} if dialect else {}
     if where.startswith(("http://", "https://")):
         if not model:
             raise UserError(f"{where}: name the served model with --served-model")
         return WorldModelConfig.model_validate({"kind": "server", "url": where, "model": model, **extra})
-    return WorldModelConfig.model_validate({"path": str(Path(where).resolve()), **extra})
+    folder = Path(where).resolve()
+    return WorldModelConfig.model_validate({**_says(folder / ASKED), "path": str(folder), **extra})
+
+
+def _says(file: Path) -> dict[str, object]:
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file}: no JSON ({error}); write keys of world_model, or remove it") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: not a JSON object; write keys of world_model, or remove it")
+    return found
 
 
 def simulated(config: WorldModelConfig) -> SimulatedFactory:

@@ -292,6 +292,15 @@ def test_world_model_config_of_a_path_and_a_url(tmp_path: Path, monkeypatch) -> 
     assert world_model_config("wm").path == str(tmp_path / "wm")
     served = world_model_config("http://h:1", "name", "reference")
     assert (served.kind, served.model, served.dialect) == ("server", "name", "reference")
+    said = tmp_path / "wm" / "world_model.json"
+    said.parent.mkdir()
+    said.write_text('{"dialect": "brief", "max_tokens": 1024}')
+    assert (world_model_config("wm").dialect, world_model_config("wm").max_tokens) == ("brief", 1024)
+    assert world_model_config("wm", "", "transcript").dialect == "transcript"
+    for text in ("{", "[1]"):
+        said.write_text(text)
+        with pytest.raises(UserError, match="world_model.json: .*write keys of world_model"):
+            world_model_config("wm")
 
 
 def test_a_run_directory_keeps_its_experiment(tmp_path: Path) -> None:

@@ -159,3 +159,11 @@ def test_max_probes_draws_a_stable_subset() -> None:
     assert len(drawn) == 2
     assert drawn == rows(episode(1, 6), SPEC, TRANSCRIPT, keep_all, max_probes=2)
     assert [trained(r) for r in rows(episode(1, 6), SPEC, TRANSCRIPT, keep_all, max_probes=0)] == [["did 0"]]
+
+
+def test_brief_says_what_differs_between_worlds_and_nothing_else() -> None:
+    spec = WorldSpec("terminal", "A shell.", "One command.", "a.txt: 1", "$ ls", "Answer.", "disk full")
+    asked = PredictRequest(spec, (Exchange("ls", "a.txt"),), "cat a.txt", 0, 1e9)
+    said = dialect("brief").messages(asked)
+    assert said[0] == ("system", "terminal\na.txt: 1\ndisk full")
+    assert said[1:] == TRANSCRIPT.messages(asked)[1:]

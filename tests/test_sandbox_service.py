@@ -91,3 +91,18 @@ def test_a_shown_folder_must_have_a_plain_name(name: str, tmp_path: Path) -> Non
 def test_a_shown_folder_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="a folder that is there"):
         Machine({}, shows={"tools": tmp_path / "none"})
+
+
+def test_a_program_that_ended_before_it_was_held_has_ended_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Machine({}) as machine:
+
+        def gone(pid: int) -> int:
+            raise ProcessLookupError(3, "No such process")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pidfd_open", gone)
+            service = machine.serve(("/bin/true",))
+        with pytest.raises(SandboxError, match="ended"):
+            service.ask(b"hello", 5.0)
+        service.kill()
+        assert machine.run("echo fine").text == "fine"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+from worldmodel.dialects.brief import Brief
 from worldmodel.dialects.reference import ReferenceDialect
 from worldmodel.dialects.transcript import Transcript
 from worldmodel.dialects.wire import Wire
 
-DialectName = Literal["transcript", "reference"]
+DialectName = Literal["transcript", "brief", "reference"]
 
 
 def dialect(name: DialectName) -> Wire:
     """The dialect called ``name``."""
-    return Transcript() if name == "transcript" else ReferenceDialect()
+    made: dict[DialectName, type[Wire]] = {"transcript": Transcript, "brief": Brief, "reference": ReferenceDialect}
+    return made[name]()

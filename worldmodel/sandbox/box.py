@@ -134,7 +134,8 @@ class Box:
             info = {}
         if "child-pid" not in info:
             raise SandboxError("sandbox: bubblewrap ended before its program began")
-        self.pidfds.insert(0, os.pidfd_open(info["child-pid"]))
+        with contextlib.suppress(ProcessLookupError):  # it ran and ended in between: nothing of it is left
+            self.pidfds.insert(0, os.pidfd_open(info["child-pid"]))
 
     def interrupt(self) -> None:
         """From any thread: SIGKILL to the first process; the call that runs then sees the box exit."""
