@@ -3,10 +3,10 @@
     python -m bench.unified_world prepare TRACES... --out FOLDER [--tokenizer OTHER] [--repeat swe=2]
     python -m bench.unified_world train FOLDER --out MODEL --seconds 300 [--start MODEL | --graft MODEL]
 
-``prepare`` takes folders of `agentworld collect`, refuses evaluation data, fits the tokenizer (or takes that of a folder
-prepared before) and writes token rows with their loss masks (``rows.npz``), so that ``train`` needs no domain. Rows are in
-the brief dialect. ``--graft`` begins with the blocks of another world model, such as the shipped one of the terminal, and
-with its embeddings of the tokens that both know. ``agentworld fidelity`` and ``vet`` measure the result.
+``prepare`` takes folders of `agentworld collect`, refuses evaluation data, fits the tokenizer (or takes that of a
+folder prepared before) and writes token rows with their loss masks (``rows.npz``), so that ``train`` needs no domain.
+Rows are in the brief dialect. ``--graft`` begins with the blocks of another world model, such as the shipped one of the
+terminal, and with its embeddings of the tokens that both know. ``agentworld fidelity`` and ``vet`` measure the result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 
 
 def prepare(
-    folders: list[Path], out: Path, vocabulary: int, max_length: int, repeat: dict[str, int], known: Path | None, seed: int
+    folders: list[Path],
+    out: Path,
+    vocabulary: int,
+    max_length: int,
+    repeat: dict[str, int],
+    known: Path | None,
+    seed: int,
 ) -> None:
     from launch.world import training_episodes, vocabulary_texts, world_rows
     from rollout.chat import load_chat
@@ -78,8 +84,8 @@ def read_rows(folder: Path) -> list[tuple[list[int], list[int]]]:
 
 
 def graft(model: Any, known: Any, vocabulary: dict[str, int], other: dict[str, int]) -> int:
-    """Give ``model`` the blocks of ``known``, of the same shape, and its embeddings of the tokens that both vocabularies
-    have; the others keep their random ones, at the scale of the known ones. Returns how many tokens were known."""
+    """Give ``model`` the blocks of ``known``, of the same shape, and its embeddings of the tokens that both
+    vocabularies have; the others keep their random ones, at the scale of the known ones. Returns how many are known."""
     import torch
 
     same = sorted(set(vocabulary) & set(other))
@@ -94,8 +100,17 @@ def graft(model: Any, known: Any, vocabulary: dict[str, int], other: dict[str, i
 
 
 def train(
-    folder: Path, out: Path, seconds: float, rate: float, batch: int, layers: str, start: str, known: str,
-    compiled: bool, schedule: str, seed: int,
+    folder: Path,
+    out: Path,
+    seconds: float,
+    rate: float,
+    batch: int,
+    layers: str,
+    start: str,
+    known: str,
+    compiled: bool,
+    schedule: str,
+    seed: int,
 ) -> None:
     import torch
 
@@ -125,7 +140,8 @@ def train(
     store_as(out, "bfloat16")
     made = {
         "device": torch.cuda.get_device_name(0) if cuda else "cpu", "learning_rate": rate, "tokens_per_batch": batch,
-        "schedule": schedule, "layers": layers, "start": start, "graft": known, "threads": torch.get_num_threads(), "seconds": result.seconds, "steps": result.steps, "tokens": result.tokens,
+        "schedule": schedule, "layers": layers, "start": start, "graft": known, "threads": torch.get_num_threads(),
+        "seconds": result.seconds, "steps": result.steps, "tokens": result.tokens,
         "labelled": result.labelled, "last_loss": result.loss, "parameters": model.num_parameters(),
         "corpus": facts, "seconds_in_all": time.monotonic() - begun,
     }  # fmt: skip

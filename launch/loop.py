@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from launch.errors import UserError
 from launch.plan import Plan
 from launch.stages import Stages
 from rollout.evaluate import Evaluation
@@ -168,7 +169,8 @@ class Run:
         from launch.pools import policy_pool
         from launch.worlds import REAL, real
 
-        with policy_pool(str(policy), {REAL: real()}, load(config_file()).rollout, REAL) as pool:
+        worlds, rollout = {REAL: real(self.plan.mix)}, load(config_file(self.plan.config)).rollout
+        with policy_pool(str(policy), worlds, rollout, REAL) as pool:
             return pool.run_tasks(tasks, env=REAL, seed=self.seed)
 
     def vetted_tasks(self, world: Path, distrusted: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
@@ -191,6 +193,8 @@ class Run:
             usable = set(vetting.usable)
             save([task for task in tasks if task.id in usable], file)
             self.say(f"{len(usable)} of {len(tasks)} training tasks hold up in the simulator")
+            if not usable:
+                raise UserError(f"{world}: none of {len(tasks)} training tasks holds up in it; train it longer")
             return {"usable": len(usable), "tried": len(tasks), "left_out": left_out | dict(vetting.left_out)}
 
         found = self.stages("vet tasks", choose, settings=self.plan.train_tasks)
@@ -208,11 +212,11 @@ class Run:
         from trainer.checkpoint import latest
 
         def learn() -> dict[str, Any]:
-            batches, groups, standard = self.plan.rl_batches, self.plan.rl_groups, load(config_file())
+            batches, groups, standard = self.plan.rl_batches, self.plan.rl_groups, load(config_file(self.plan.config))
             updates = standard.trainer.trl["steps_per_generation"]
             every = max(1, batches // 2) * updates
             config = load(
-                config_file(),
+                config_file(self.plan.config),
                 [
                     f"run_dir={self.run_dir / name}",
                     f"seed={self.seed}",
@@ -238,7 +242,7 @@ class Run:
             step, best = best_model(Path(config.run_dir), warm, final, steps)
             return {"policy": str(best), "step": step, "validation": results(Path(config.run_dir) / "eval")}
 
-        sizes = (self.plan.rl_batches, self.plan.rl_groups, self.plan.validation_tasks, config_text())
+        sizes = (self.plan.rl_batches, self.plan.rl_groups, self.plan.validation_tasks, config_text(self.plan.config))
         found = self.stages(name, learn, settings=sizes)
         validation = {int(step): float(success) for step, success in found["validation"].items()}
         return Trained(Path(found["policy"]), int(found["step"]), validation)
@@ -269,13 +273,16 @@ class Run:
 
         folder = self.run_dir / "eval" / name
         files = {part: folder / f"{part}.jsonl" for part in ("real", "sim", "family", "greedy")}
-        sampled = load(config_file()).rollout.sampling
+        trained = load(config_file(self.plan.config)).rollout
+        sampled, context = trained.sampling, max(1024, trained.max_context)
         greedy = dataclasses.replace(sampled, temperature=0.0)
 
         def measure() -> dict[str, Any]:
             tasks = self.tasks("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
             families = self.tasks("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
-            rollout = RolloutConfig(slots=48, max_tokens=sampled.max_tokens, engine="ray", workers=2)
+            rollout = RolloutConfig(
+                slots=48, max_tokens=sampled.max_tokens, max_context=context, engine="ray", workers=2
+            )
             jobs = (
                 ("real", tasks, REAL, sampled),
                 ("sim", tasks, SIM, sampled),
@@ -300,20 +307,20 @@ class Run:
         return generate(self.plan.mix, split, count, seed, left_out)
 
     def model(self, world: Path) -> Any:
-        """The world model's section of ``configs/quickstart.yaml``, at ``world``."""
+        """The world model's section of the plan's config, at ``world``."""
         from launch.config import load
 
-        return load(config_file(), [f"world_model.path={world}"]).world_model
+        return load(config_file(self.plan.config), [f"world_model.path={world}"]).world_model
 
 
-def config_file() -> Path:
-    """``configs/quickstart.yaml``: beside the packages in a checkout, inside ``launch`` when installed."""
-    installed = Path(str(resources.files("launch"))) / "configs" / "quickstart.yaml"
-    return installed if installed.is_file() else installed.parents[2] / "configs" / "quickstart.yaml"
+def config_file(name: str) -> Path:
+    """``configs/NAME``: beside the packages in a checkout, inside ``launch`` when installed."""
+    installed = Path(str(resources.files("launch"))) / "configs" / name
+    return installed if installed.is_file() else installed.parents[2] / "configs" / name
 
 
-def config_text() -> str:
-    return config_file().read_text(encoding="utf-8")
+def config_text(name: str) -> str:
+    return config_file(name).read_text(encoding="utf-8")
 
 
 def done(train: Callable[[], Any]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from worldmodel.mixture import Weights
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Sizes of everything. ``mix``: the weights of the domains that it is about."""
+    """Sizes of everything. ``mix``: the weights of the domains that it is about. ``config``: the file in ``configs/``
+    that says the rest of policy RL and how the world model is asked."""
 
     mix: Weights = field(default_factory=lambda: {"terminal": 1.0})
+    config: str = "quickstart.yaml"
     world: WorldRecipe = field(default_factory=WorldRecipe)
     warm: WarmRecipe = field(default_factory=WarmRecipe)
     measured_sessions: int = 400

@@ -39,6 +39,7 @@ class WarmRecipe:
     layers: str = "caca"
     learning_rate: float = 1.2e-3
     tokens_per_batch: int = 1536
+    max_length: int = 2048
     seed: int = 0
 
 
@@ -75,6 +76,7 @@ def fine_tune(
         max_seconds=seconds,
         epochs=recipe.epochs if seconds is None else None,
         tokens_per_batch=recipe.tokens_per_batch,
+        max_length=recipe.max_length,
         schedule="linear",
         optimizer="muon",
         seed=recipe.seed,

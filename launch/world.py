@@ -133,8 +133,8 @@ def _short(step: Transition) -> bool:
 def world_rows(
     episodes: Iterable[Episode], chat: TokenChat, seed: int, window: int | None = None, wire: Wire | None = None
 ) -> list[TokenRow]:
-    """One row of tokens per episode in the dialect ``wire`` (None: transcript), its loss chosen by the turn-level masking
-    of the reference system; with ``window`` as many rows as it takes to keep each within that many tokens."""
+    """One row of tokens per episode in the dialect ``wire`` (None: transcript), its loss chosen by the turn-level
+    masking of the reference system; with ``window`` as many rows as it takes to keep each within that many tokens."""
     rng = random.Random(seed)
     found: list[TokenRow] = []
     for episode in episodes:

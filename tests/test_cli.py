@@ -299,7 +299,7 @@ def test_world_model_config_of_a_path_and_a_url(tmp_path: Path, monkeypatch) -> 
     assert world_model_config("wm", "", "transcript").dialect == "transcript"
     for text in ("{", "[1]"):
         said.write_text(text)
-        with pytest.raises(UserError, match="world_model.json: .*write keys of world_model"):
+        with pytest.raises(UserError, match=r"world_model.json: .*write keys of world_model"):
             world_model_config("wm")
 
 

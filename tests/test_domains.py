@@ -74,6 +74,17 @@ def test_a_domain_that_is_not_there_is_named_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("name", DOMAINS)
+def test_no_held_out_world_is_a_world_of_training(name: str) -> None:
+    """Instructions may return, over other worlds: what to do is then the same, what it does is not."""
+
+    def problem(task: Task) -> str:
+        return json.dumps([task.instruction, task.world.state, task.world.secret, task.checks], default=str)
+
+    trained = {problem(task) for task in shown(name, "train")}
+    assert len(trained) == 60 and not trained & {problem(task) for task in shown(name, "heldout")}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
 def test_a_folder_loads_without_heavy_packages(name: str) -> None:
     code = (
         "import sys; from worldmodel.domains import kit; kit(sys.argv[1]);"

@@ -43,6 +43,38 @@ def test_text_tokenises_alike_wherever_it_stands(tokenizer: Path) -> None:
     assert chat.decode(chat.encode("zażółć\t$(x) \n\n `q`")) == "zażółć\t$(x) \n\n `q`"
 
 
+def test_runs_of_signs_are_whole_and_words_still_tokenise_alike(tokenizer: Path, tmp_path: Path) -> None:
+    from trainer.tokenizer import RUNS, train_tokenizer
+
+    text = '{"name": "read_file", "arguments": {"path": "notes.txt", "lines": [1024, 17]}}'
+    train_tokenizer([text, "notes.txt 1024"] * 40, 400, tmp_path, RUNS)
+    chat = load_chat(tmp_path)
+    assert 2 * len(chat.encode(text)) < len(load_chat(tokenizer).encode(text))
+    said, shown = chat.encode(text), chat.encode("notes.txt")
+    assert any(said[i : i + len(shown)] == shown for i in range(len(said)))
+    for sample in (text, "zażółć\t$(x) \n\n `q`", "Ω ≤ 12345 %", ""):
+        assert chat.decode(chat.encode(sample)) == sample
+
+
+def test_a_graft_knows_what_both_vocabularies_have(tokenizer: Path, tmp_path: Path) -> None:
+    from bench.unified_world import graft
+    from trainer.architecture import Shape, fresh_model
+    from trainer.tokenizer import RUNS, train_tokenizer
+
+    train_tokenizer(["amber fern, and then some more"] * 20, 300, tmp_path, RUNS)
+    old, new = load_chat(tokenizer), load_chat(tmp_path)
+    first = fresh_model(len(old.tokenizer), Shape(layers="ca"), old.pad_id, old.eos_id, 1)
+    second = fresh_model(len(new.tokenizer), Shape(layers="ca"), new.pad_id, new.eos_id, 2)
+    shared = set(old.tokenizer.get_vocab()) & set(new.tokenizer.get_vocab())
+    assert graft(second, first, new.tokenizer.get_vocab(), old.tokenizer.get_vocab()) == len(shared) > 250
+    for name, value in first.state_dict().items():
+        if value.shape[0] != len(old.tokenizer):
+            assert value.equal(second.state_dict()[name]), name
+    a, b = (model.get_input_embeddings().weight for model in (first, second))
+    token = next(t for t in sorted(shared) if old.tokenizer.get_vocab()[t] != new.tokenizer.get_vocab()[t])
+    assert a[old.tokenizer.get_vocab()[token]].equal(b[new.tokenizer.get_vocab()[token]])
+
+
 def test_a_row_is_what_the_simulator_will_read(tokenizer: Path) -> None:
     """The ids before each reply equal the ids that the language world model builds for that request."""
     from launch.world import tokens

@@ -1,0 +1,120 @@
+"""One policy, several domains, one simulator: real success before and after, per domain.
+
+    python -m bench.mixed_rl --world-model FOLDER [--domains terminal,mcp,...] [--seed 0] [--smoke] [--sizes k=v,...]
+
+The stages are those of the quickstart (``launch.loop``) with ``configs/mixed.yaml``: warm start from demonstrations of
+mixed quality, verdicts of the simulator on held-out endings, training tasks that hold up in it, GRPO in the simulator
+alone, the checkpoint chosen on validation tasks in the real worlds, held-out tasks in the real worlds before and after.
+A domain without any task that holds up is still measured. Resumable: the same command goes on where it stopped. Adds
+the seed to bench/results/mixed_rl.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launch.evaluate import write_json
+from launch.loop import Run, Worlds
+from launch.plan import Plan
+from launch.stages import Stages, fingerprint
+from launch.warm import WarmRecipe
+from rollout.evaluate import Evaluation, evaluate, paired_gain
+from rollout.store import read_trajectories
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench/results/mixed_rl.json"
+WARM = WarmRecipe(tokens_per_batch=4096, max_length=4096)
+FULL = Plan(config="mixed.yaml", warm=WARM)
+SMOKE = Plan(
+    config="mixed.yaml", warm=dataclasses.replace(WARM, demonstrations=36), verdict_tasks=12, train_tasks=24,
+    validation_tasks=6, heldout_tasks=12, family_tasks=6, rl_batches=2, rl_groups=2, transitions=24,
+)  # fmt: skip
+
+
+def sized(plan: Plan, sizes: str) -> Plan:
+    """``plan`` with other whole numbers; ``demonstrations`` is the warm start's."""
+    given = {name: int(number) for name, number in (item.split("=") for item in sizes.split(",") if item)}
+    if shown := given.pop("demonstrations", 0):
+        plan = dataclasses.replace(plan, warm=dataclasses.replace(plan.warm, demonstrations=shown))
+    return dataclasses.replace(plan, **given)
+
+
+def by_domain(worlds: Worlds) -> dict[str, Evaluation]:
+    """The real evaluation, domain by domain."""
+    found = list(read_trajectories(worlds.real_file))
+    return {
+        name: evaluate([t for t in found if t.task.domain == name]) for name in sorted({t.task.domain for t in found})
+    }
+
+
+def rows(before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]) -> dict[str, Any]:
+    made = {}
+    for name, old in before.items():
+        gain = paired_gain(old, after[name])
+        made[name] = {
+            "tasks": old.success.count, "before": old.success.mean, "after": after[name].success.mean,
+            "gain": gain.mean, "low": gain.low, "high": gain.high,
+        }  # fmt: skip
+    return made
+
+
+def one_seed(plan: Plan, world: Path, seed: int, run_dir: Path) -> dict[str, Any]:
+    run = Run(
+        plan, seed, run_dir, Stages(run_dir, fingerprint("mixed", seed, str(world), sorted(plan.mix)), print), print
+    )
+    warm = run.warm_start(world)
+    verdicts = run.verdicts(world, warm)
+    tasks, left_out = run.vetted_tasks(world, verdicts["left_out"])
+    before = run.evaluation("before", warm, world)
+    trained = run.train("rl", warm, world, tasks, "none")
+    after = run.evaluation("rl", trained.policy, world)
+    used = [json.loads(line)["domain"] for line in tasks.read_text().splitlines()]
+    return {
+        "domains": rows(by_domain(before), by_domain(after)),
+        "all": rows({"all": before.real}, {"all": after.real})["all"],
+        "simulated": {"before": before.sim.success.mean, "after": after.sim.success.mean},
+        "training_tasks": {name: used.count(name) for name in plan.mix},
+        "left_out": dict(verdicts["left_out"]) | left_out,
+        "verdicts": verdicts["overall"],
+        "chosen_step": trained.step,
+        "validation": dict(trained.validation),
+        "seconds": run.stages.seconds,
+        "sizes": {name: value for name, value in dataclasses.asdict(plan).items() if isinstance(value, int)},
+        "demonstrations": plan.warm.demonstrations,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world-model", type=Path, required=True)
+    parser.add_argument("--domains", default="all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--sizes", default="", help="other sizes of the plan, such as rl_batches=12,demonstrations=600")
+    parser.add_argument("--run-dir", type=Path, default=None)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    from worldmodel.mixture import parse
+
+    plan = dataclasses.replace(sized(SMOKE if options.smoke else FULL, options.sizes), mix=parse(options.domains))
+    run_dir = (options.run_dir or ROOT / f"runs/mixed/seed{options.seed}").resolve()
+    found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir)
+    kept = json.loads(options.out.read_text()) if options.out.exists() else {}
+    write_json(
+        options.out,
+        kept | {str(options.seed): found | {"command": " ".join(["python -m bench.mixed_rl", *sys.argv[1:]])}},
+    )
+    for name, row in {**found["domains"], "all": found["all"]}.items():
+        gain = f"{row['gain']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
+        print(f"{name}: {row['before']:.1%} -> {row['after']:.1%}, {gain}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
