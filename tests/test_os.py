@@ -22,6 +22,7 @@ from worldmodel.domains.os.inside.bus import BusError, Call, Reader, message, on
 from worldmodel.domains.os.install import missing
 from worldmodel.domains.os.real import OsEnvironment, OsFactory, observation, reader
 from worldmodel.domains.os.tasks import MAX_TURNS, generate, make
+from worldmodel.sandbox import stop_keeper
 
 LACKING = missing()
 live = [
@@ -221,3 +222,16 @@ class TestLive:
         check = Check("pipe", ("PROBE file pipe.txt",), Predicate("contains", ""))
         _, passed = played(task, plant, checks=(*task.checks, check))
         assert passed[0] is False and passed[-1] is False
+
+    def test_a_desktop_lost_while_it_waits_is_replaced(self) -> None:
+        pool = Pool()
+        try:
+            pool.wait(False, 120.0)
+            stop_keeper()
+            desktop = pool.take(False)
+            try:
+                assert desktop.answers()
+            finally:
+                desktop.machine.close()
+        finally:
+            pool.close()

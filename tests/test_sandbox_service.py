@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_no_answer_is_a_typed_fault_and_the_box_is_gone(program: str, message: s
             service.ask(b"hello", 0.5)
         assert not service.running
         assert machine.run("echo fine").text == "fine"
+
+
+def test_a_service_killed_from_outside_is_no_longer_running_though_nobody_asked_it() -> None:
+    with Machine({}) as machine:
+        service = machine.serve(ECHO)
+        assert service.ask(b"hello") == b"HELLO" and service.running
+        signal.pidfd_send_signal(service.pidfds[0], signal.SIGKILL)
+        until = time.monotonic() + 10
+        while service.running and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not service.running
+        with pytest.raises(SandboxError, match="ended"):
+            service.ask(b"again")
+        assert machine.serve(ECHO).ask(b"again") == b"AGAIN"
 
 
 def test_a_program_that_does_not_read_is_noticed() -> None:

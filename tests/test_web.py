@@ -35,6 +35,7 @@ from worldmodel.domains.web.real import WebEnvironment, judge, probed
 from worldmodel.domains.web.tasks import HELD_OUT, MAX_TURNS, TRAIN, generate, make
 from worldmodel.domains.web.visit import Visit
 from worldmodel.prompt import compact
+from worldmodel.sandbox import stop_keeper
 from worldmodel.sandbox.link import keeper
 
 SECONDS = 300.0  # for one episode: the machine may be slow, and a verdict is not about time
@@ -446,6 +447,18 @@ def test_a_browser_that_dies_or_hangs_is_a_typed_fault_and_the_next_episode_is_f
         return await said(environment, "goto", url="http://shop.test/cart")
 
     assert "The cart is empty." in one(TASK, fine)
+
+
+@pytest.mark.sandbox
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_browser_lost_between_two_episodes_is_replaced(here: None) -> None:
+    async def cart(environment: WebEnvironment) -> str:
+        return await said(environment, "goto", url="http://shop.test/cart")
+
+    assert "The cart is empty." in one(TASK, cart)
+    stop_keeper()
+    assert "The cart is empty." in one(TASK, cart)
 
 
 @pytest.mark.sandbox

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from worldmodel.sandbox.box import Box, take
+from worldmodel.sandbox.box import Box, ends, take
 from worldmodel.sandbox.limits import HOME, Limits, SandboxError
 from worldmodel.sandbox.link import Link
 
@@ -57,6 +57,12 @@ class Service(Box):
 
     @property
     def running(self) -> bool:
+        """Whether it could be asked now: false also where it died since it was last asked."""
+        with self._guard:
+            return self._held and not any(ends(fd, 0.0) for fd in self.pidfds)
+
+    @property
+    def _held(self) -> bool:
         return bool(self.pidfds) and self._in >= 0
 
     def ask(self, line: bytes, seconds: float | None = None) -> bytes:
@@ -96,7 +102,7 @@ class Service(Box):
             self._buffer += part
 
     def _check(self) -> None:
-        if not self.running:
+        if not self._held:
             raise SandboxError("sandbox: the service is not running")
 
     def _wait(self, fd: int, event: int, until: float, verb: str) -> None:

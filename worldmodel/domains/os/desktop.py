@@ -86,6 +86,15 @@ class Desktop:
             raise SandboxError("os: a box answered something else than JSON") from None
         return found if isinstance(found, dict) else {}
 
+    def answers(self, seconds: float = 3.0) -> bool:
+        """Whether both boxes are alive and answer."""
+        try:
+            self._ask(self._blocks, {"op": "put", "files": {}, "documents": {}, "dirs": []}, seconds)
+            self._ask(self._screen, {"op": "display"}, seconds)
+        except SandboxError:
+            return False
+        return True
+
     def prepare(self, state: Mapping[str, Any]) -> None:
         """The files of a task, and the calculator where it is open from the beginning."""
         files = {key: state.get(key, {}) for key in ("files", "documents")}
@@ -148,6 +157,9 @@ class Pool:
         with self._lock:
             waiting = self._ready.pop(office, None)
         desktop = waiting.result(START + START) if waiting is not None else Desktop(office, self.limits).start()
+        if not desktop.answers():  # it was lost while it waited, with its keeper for instance
+            desktop.machine.close()
+            desktop = Desktop(office, self.limits).start()
         self.warm(office)
         return desktop
 
