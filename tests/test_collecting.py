@@ -28,7 +28,7 @@ from worldmodel.domains import RealWorlds, behaviours, kit
 from worldmodel.episodes import read_episodes, read_manifest
 from worldmodel.fidelity import FidelitySettings, measure, state_candidates, tables
 from worldmodel.masking import keep_all
-from worldmodel.spans import agrees, determined, differing, open_spans, unlike
+from worldmodel.spans import agrees, determined, differing, open_spans, unlike, word_overlap
 from worldmodel.traces import _wait, collect_share, record, record_in, record_share, sessions
 from worldmodel.types import Episode, Prediction, PredictRequest, Transition
 
@@ -158,6 +158,7 @@ def test_both_executions_agree_with_what_they_share(one: str, two: str) -> None:
     assert agrees(one, spans, one) and agrees(one, spans, two)
     assert (spans == []) == (one == two)
     assert 0.0 <= determined(one, spans) <= 1.0
+    assert word_overlap(one, spans, one) == 1.0 and 0.0 <= word_overlap(one, spans, two) <= 1.0
 
 
 def test_words_that_differ_are_open_as_a_whole_and_the_rest_is_not() -> None:
@@ -167,6 +168,26 @@ def test_words_that_differ_are_open_as_a_whole_and_the_rest_is_not() -> None:
     assert agrees(text, spans, "started yesterday by ada\nid X ok")
     assert not agrees(text, spans, "started 10:31:05 by bob\nid 77af ok")
     assert not agrees(text, spans, "started by ada\nid ok"[:10])
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected"),
+    [
+        ("by ada id ok started", 1.0),  # what is open may be left out, and order is not looked at
+        ("started 1 by ada\nid X ok", 1.0),
+        ("started 1 by bob\nid X ok", 0.8),  # four of five known, one wrong
+        ("started 1 by ada\nid X ok ok", 10 / 11),
+        ("", 0.0),
+    ],
+)
+def test_the_overlap_counts_the_words_that_are_determined(predicted: str, expected: float) -> None:
+    text = "started 10:31:05 by ada\nid 77af ok"
+    spans = unlike(text, "started 10:31:09 by ada\nid 9b ok")
+    assert word_overlap(text, spans, predicted) == pytest.approx(expected)
+
+
+def test_two_silences_overlap_wholly_and_a_silence_not_with_a_word() -> None:
+    assert word_overlap("", (), "") == 1.0 and word_overlap("", (), "x") == word_overlap("x", (), "") == 0.0
 
 
 def example(observation: str, name: str = "e", **more: object) -> Episode:

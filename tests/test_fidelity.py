@@ -149,7 +149,7 @@ async def test_the_table_and_the_json_hold_what_was_measured() -> None:
     result = await measure([episode()], Table(dict(ANSWERS)), spec, FidelitySettings(max_silent_share=1.0))
     rows = table_rows(result)
     assert len({len(row) for row in rows}) == 1
-    assert rows[1] == ("macro over classes", "6", "60.0%", "80.0%", "40.0%", "60.0%")
+    assert rows[1] == ("macro over classes", "6", "60.0%", "80.0%", "40.0%", "80.0%", "40.0%", "60.0%")
     data = json.loads(json.dumps(result.to_json()))
     assert data["teacher_forced"]["macro"]["exact"] == pytest.approx(0.6) and data["model_id"] == "table"
 

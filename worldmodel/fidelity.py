@@ -4,9 +4,9 @@ Owns: the sample, the two ways of asking (teacher-forced: real history; free-run
 matches and the baseline that copies from the state. Refuses: verdicts (``worldmodel.vetting``) and judges.
 
 Exact: the strings are equal. Normalised: equal after runs of blanks within each line become one space, blanks at
-line ends and blank lines at the end are dropped. The headline is the macro mean of exact over command classes,
-teacher-forced, with silent transitions (empty real observation) at most 30 % of the sample. A prediction that never
-came (``WorldFault``) counts as a miss and in ``faults``.
+line ends and blank lines at the end are dropped. Words: F1 over the words, for how far off a miss is. The headline is
+the macro mean of exact over command classes, teacher-forced, with silent transitions (empty real observation) at most
+30 % of the sample. A prediction that never came (``WorldFault``) counts as a miss and in ``faults``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rollout.errors import WorldFault
 from rollout.seeds import derive_seed
 from rollout.types import World
 from worldmodel.behaviours import FINAL_CLASS
-from worldmodel.spans import agrees, determined, open_spans
+from worldmodel.spans import agrees, determined, open_spans, word_overlap
 from worldmodel.types import Episode, Exchange, PredictRequest, Span, Transition, WorldModel, WorldSpec, split_probes
 
 Candidates = Callable[[World, str], Sequence[str]]
@@ -54,6 +54,7 @@ class Compared:
     predicted: str | None
     baseline: bool
     open: Sequence[Span] = ()
+    copied: float = 0.0  # overlap in words of the best copy
 
     @property
     def exact(self) -> bool:
@@ -64,15 +65,22 @@ class Compared:
         said = self.predicted
         return said is not None and agrees(self.transition.observation, self.open, said, normalise)
 
+    @property
+    def words(self) -> float:
+        return 0.0 if self.predicted is None else word_overlap(self.transition.observation, self.open, self.predicted)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Shares over ``n`` transitions."""
+    """Shares over ``n`` transitions; ``words`` and ``copied`` (by the best copy from the state, or of the observation
+    before) are mean overlaps in words."""
 
     n: int
     exact: float
     normalised: float
     baseline: float
+    words: float = 0.0
+    copied: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +214,17 @@ def match(compared: Sequence[Compared]) -> Match:
         sum(c.exact for c in compared) / n,
         sum(c.normalised for c in compared) / n,
         sum(c.baseline for c in compared) / n,
+        sum(c.words for c in compared) / n,
+        sum(c.copied for c in compared) / n,
     )
 
 
 def table_rows(result: FidelityResult) -> list[tuple[str, ...]]:
-    """Rows of (what, n, exact, normalised, copy baseline, free-running exact), the header first, as text."""
+    """Rows of (what, n, exact, normalised, copy baseline, words, copied words, free-running exact), as text, the header
+    first."""
     forced, free = result.teacher_forced, result.free_running
-    rows: list[tuple[str, ...]] = [("", "n", "exact", "normalised", "copy baseline", "free-running exact")]
+    header = ("", "n", "exact", "normalised", "copy baseline", "words", "copied words", "free-running exact")
+    rows: list[tuple[str, ...]] = [header]
     rows.append(_row("macro over classes", forced.macro, free.macro))
     rows.append(_row("all transitions", forced.micro, free.micro))
     rows += [_row(name, m, free.by_class.get(name)) for name, m in forced.by_class.items()]
@@ -283,7 +295,10 @@ class _Asker:
 
     async def compare(self, episode: Episode, history: tuple[Exchange, ...], t: Transition) -> Compared:
         spans = self.spans.get(t, ())
-        baseline = any(agrees(t.observation, spans, text) for text in self.candidates(episode.world, t.action))
+        copies = self.candidates(episode.world, t.action)
+        baseline = any(agrees(t.observation, spans, text) for text in copies)
+        before = [exchange.observation for exchange in history[-1:]]
+        copied = max((word_overlap(t.observation, spans, text) for text in (*copies, *before)), default=0.0)
         seed = derive_seed(self.settings.seed, t.episode, t.turn, t.action)
         async with self.slots:
             deadline = time.monotonic() + self.settings.deadline_seconds
@@ -291,9 +306,9 @@ class _Asker:
                 self.spec(episode.world), history, t.action, seed, deadline, t.episode, self.settings.temperature
             )
             try:
-                return Compared(t, (await self.model.predict(request)).observation, baseline, spans)
+                return Compared(t, (await self.model.predict(request)).observation, baseline, spans, copied)
             except WorldFault:
-                return Compared(t, None, baseline, spans)
+                return Compared(t, None, baseline, spans, copied)
 
 
 def _by(compared: Sequence[Compared], key: Callable[[Compared], Any]) -> dict[Any, Match]:
@@ -312,6 +327,8 @@ def _macro(classes: Sequence[Match], n: int) -> Match:
         sum(m.exact for m in classes) / k,
         sum(m.normalised for m in classes) / k,
         sum(m.baseline for m in classes) / k,
+        sum(m.words for m in classes) / k,
+        sum(m.copied for m in classes) / k,
     )
 
 
@@ -326,6 +343,6 @@ def _misses(compared: Sequence[Compared], per_class: int) -> tuple[Mapping[str, 
 
 
 def _row(name: str, forced: Match, free: Match | None) -> tuple[str, ...]:
-    shares = (forced.exact, forced.normalised, forced.baseline, *([free.exact] if free and free.n else []))
-    cells = [f"{share:.1%}" for share in shares]
-    return (name, str(forced.n), *cells, *["-"] * (4 - len(cells)))
+    shares = (forced.exact, forced.normalised, forced.baseline, forced.words, forced.copied)
+    cells = [f"{share:.1%}" for share in (*shares, *([free.exact] if free and free.n else []))]
+    return (name, str(forced.n), *cells, *["-"] * (6 - len(cells)))

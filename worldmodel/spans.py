@@ -10,6 +10,7 @@ that differs in one letter is open as a whole.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
@@ -99,3 +100,15 @@ def agrees(text: str, spans: Sequence[Span], predicted: str, form: Callable[[str
             return False
         at = found + len(piece)
     return True
+
+
+def word_overlap(text: str, spans: Sequence[Span], predicted: str) -> float:
+    """F1 of ``predicted`` over the words of ``text`` that no span touches, in any order (Rajpurkar et al. 2016, arXiv
+    1606.05250); as many words more as the spans hold are free. From 0 to 1."""
+    words = list(re.finditer(r"\S+", text))
+    known = Counter(word[0] for word in words if not any(a < word.end() and b > word.start() for a, b in spans))
+    said = Counter(predicted.split())
+    free = len(words) - known.total()
+    common = (known & said).total()
+    wrong = known.total() - common + max(0, said.total() - common - free)
+    return 2 * common / (2 * common + wrong) if common or wrong else 1.0
