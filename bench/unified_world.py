@@ -2,11 +2,13 @@
 
     python -m bench.unified_world prepare TRACES... --out FOLDER [--tokenizer OTHER] [--repeat swe=2]
     python -m bench.unified_world train FOLDER --out MODEL --seconds 300 [--start MODEL | --graft MODEL]
+    python -m bench.unified_world measure MODEL TRACES... [--transitions 120] [--out FILE]
 
 ``prepare`` takes folders of `agentworld collect`, refuses evaluation data, fits the tokenizer (or takes that of a
 folder prepared before) and writes token rows with their loss masks (``rows.npz``), so that ``train`` needs no domain.
 Rows are in the brief dialect. ``--graft`` begins with the blocks of another world model, such as the shipped one of the
-terminal, and with its embeddings of the tokens that both know. ``agentworld fidelity`` and ``vet`` measure the result.
+terminal, and with its embeddings of the tokens that both know. ``measure`` asks for held-out transitions of each domain
+in bench/results/unified_world.json; ``agentworld vet`` says what the model's verdicts are worth.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 
 ASKED = {"dialect": "brief", "max_tokens": 1024, "temperature": 0.3}
+RESULTS = Path(__file__).resolve().parents[1] / "bench/results/unified_world.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
@@ -30,7 +33,7 @@ def prepare(
     out: Path,
     vocabulary: int,
     max_length: int,
-    repeat: dict[str, int],
+    repeat: dict[str, float],
     known: Path | None,
     seed: int,
 ) -> None:
@@ -49,7 +52,7 @@ def prepare(
             if (known / name).is_file():
                 shutil.copy(known / name, out / name)
     chat = load_chat(out)
-    facts: dict[str, dict[str, int]] = {}
+    facts: dict[str, dict[str, float]] = {}
     rows = []
     for domain in sorted({episode.domain for episode in episodes}):
         part = [episode for episode in episodes if episode.domain == domain]
@@ -63,7 +66,8 @@ def prepare(
             "tokens": sum(len(ids) for ids, _ in made),
             "tokens_in_loss": sum(sum(mask) for _, mask in made),
         }
-        rows += made * repeat.get(domain, 1)
+        whole, rest = divmod(repeat.get(domain, 1), 1)
+        rows += made * int(whole) + made[: int(rest * len(made))]
     random.Random(seed).shuffle(rows)
     np.savez_compressed(
         out / "rows.npz",
@@ -153,6 +157,27 @@ def train(
     print({key: value for key, value in made.items() if key != "corpus"})
 
 
+def measure(model: Path, folders: list[Path], transitions: int, out: Path) -> None:
+    """Teacher-forced fidelity; each domain is written as soon as it is there, those of other weights are dropped."""
+    from launch.evaluate import measure_fidelity, write_json
+    from launch.worlds import world_model_config
+
+    made = json.loads((model / "made.json").read_text())
+    kept = json.loads(out.read_text()) if out.exists() else {}
+    if kept.get("made") != made:
+        kept = {"made": made, "fidelity": {}}
+    for folder in folders:
+        for name, result in measure_fidelity(world_model_config(str(model)), folder, transitions, 0).items():
+            forced = result.to_json()["teacher_forced"]
+            forced.pop("by_turn")
+            kept["fidelity"][name] = {
+                "episodes": result.n_episodes, "determined": result.determined, "seconds": result.seconds, **forced,
+                "command": json.loads((folder / "manifest.json").read_text())["command"],
+            }  # fmt: skip
+            write_json(out, kept)
+            print(name, {key: round(share, 3) for key, share in forced["micro"].items()}, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -162,7 +187,7 @@ def main() -> None:
     one.add_argument("--vocabulary", type=int, default=4096)
     one.add_argument("--max-length", type=int, default=4096)
     one.add_argument("--tokenizer", type=Path, default=None, help="of a folder prepared before")
-    one.add_argument("--repeat", default="", help="rows of small domains, such as os=2,swe=2")
+    one.add_argument("--repeat", default="", help="rows of a domain, such as os=2,search=0.5")
     one.add_argument("--seed", type=int, default=0)
     two = verbs.add_parser("train")
     two.add_argument("folder", type=Path)
@@ -176,10 +201,17 @@ def main() -> None:
     two.add_argument("--schedule", choices=("linear", "constant"), default="linear")
     two.add_argument("--eager", action="store_true", help="do not compile: pays where rows are long")
     two.add_argument("--seed", type=int, default=0)
+    three = verbs.add_parser("measure")
+    three.add_argument("model", type=Path)
+    three.add_argument("folders", type=Path, nargs="+", help="of `agentworld collect --split heldout --twice`")
+    three.add_argument("--transitions", type=int, default=120, help="of each domain")
+    three.add_argument("--out", type=Path, default=RESULTS)
     o = parser.parse_args()
     if o.verb == "prepare":
-        repeat = {name: int(times) for name, times in (part.split("=") for part in o.repeat.split(",") if part)}
+        repeat = {name: float(times) for name, times in (part.split("=") for part in o.repeat.split(",") if part)}
         prepare(o.folders, o.out, o.vocabulary, o.max_length, repeat, o.tokenizer, o.seed)
+    elif o.verb == "measure":
+        measure(o.model, o.folders, o.transitions, o.out)
     else:
         train(o.folder, o.out, o.seconds, o.rate, o.batch, o.layers, o.start, o.graft, not o.eager, o.schedule, o.seed)
 
