@@ -14,7 +14,7 @@ from rollout.errors import TaskError
 from rollout.spot import replay_actions, success
 from rollout.types import Check, ObservationKind, Predicate, Task
 from worldmodel.domains.os import OS, as_text, transcript
-from worldmodel.domains.os.desktop import Pool
+from worldmodel.domains.os.desktop import Desktop, Pool
 from worldmodel.domains.os.families import FAMILIES, HELD_OUT, TRAIN
 from worldmodel.domains.os.grammar import MAX_ACTION, PROBE, RUN, parse
 from worldmodel.domains.os.inside import documents, tree
@@ -22,7 +22,7 @@ from worldmodel.domains.os.inside.bus import BusError, Call, Reader, message, on
 from worldmodel.domains.os.install import missing
 from worldmodel.domains.os.real import OsEnvironment, OsFactory, observation, reader
 from worldmodel.domains.os.tasks import MAX_TURNS, generate, make
-from worldmodel.sandbox import stop_keeper
+from worldmodel.sandbox import SandboxError, stop_keeper
 
 LACKING = missing()
 live = [
@@ -231,6 +231,30 @@ class TestLive:
             desktop = pool.take(False)
             try:
                 assert desktop.answers()
+            finally:
+                desktop.machine.close()
+        finally:
+            pool.close()
+
+    def test_a_desktop_that_did_not_come_up_while_nobody_waited_costs_no_episode(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start, failed = Desktop.start, list[bool]()
+
+        def once(desktop: Desktop) -> Desktop:
+            if not failed:
+                failed.append(True)
+                raise SandboxError("os: the calculator did not start")
+            return start(desktop)
+
+        monkeypatch.setattr(Desktop, "start", once)
+        pool = Pool()
+        try:
+            with pytest.raises(SandboxError):
+                pool.wait(False, 120.0)
+            desktop = pool.take(False)
+            try:
+                assert failed and desktop.answers()
             finally:
                 desktop.machine.close()
         finally:

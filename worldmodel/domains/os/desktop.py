@@ -156,10 +156,7 @@ class Pool:
         self.warm(office)
         with self._lock:
             waiting = self._ready.pop(office, None)
-        desktop = waiting.result(START + START) if waiting is not None else Desktop(office, self.limits).start()
-        if not desktop.answers():  # it was lost while it waited, with its keeper for instance
-            desktop.machine.close()
-            desktop = Desktop(office, self.limits).start()
+        desktop = _alive(waiting) or Desktop(office, self.limits).start()
         self.warm(office)
         return desktop
 
@@ -169,5 +166,25 @@ class Pool:
             waiting, self._ready = list(self._ready.values()), {}
         self._threads.shutdown(wait=True, cancel_futures=True)
         for future in waiting:
-            if not future.cancelled() and future.exception() is None:
-                future.result().machine.close()
+            _end(future)
+
+
+def _alive(waiting: Future[Desktop] | None) -> Desktop | None:
+    """The one that waited, or None where none did, it did not come up, or it was lost meanwhile with its keeper."""
+    if waiting is None:
+        return None
+    try:
+        desktop = waiting.result(START + START)
+    except (SandboxError, TimeoutError):
+        waiting.cancel()
+        waiting.add_done_callback(_end)
+        return None
+    if desktop.answers():
+        return desktop
+    desktop.machine.close()
+    return None
+
+
+def _end(waiting: Future[Desktop]) -> None:
+    if not waiting.cancelled() and waiting.exception() is None:
+        waiting.result().machine.close()
