@@ -8,6 +8,7 @@ import struct
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rollout.errors import TaskError
@@ -23,6 +24,7 @@ from worldmodel.domains.os.install import missing
 from worldmodel.domains.os.real import OsEnvironment, OsFactory, observation, reader
 from worldmodel.domains.os.tasks import MAX_TURNS, generate, make
 from worldmodel.sandbox import SandboxError, stop_keeper
+from worldmodel.sandbox.link import keeper
 
 LACKING = missing()
 live = [
@@ -223,14 +225,25 @@ class TestLive:
         _, passed = played(task, plant, checks=(*task.checks, check))
         assert passed[0] is False and passed[-1] is False
 
-    def test_a_desktop_lost_while_it_waits_is_replaced(self) -> None:
-        pool = Pool()
+    @pytest.mark.parametrize("victim", ["keeper", "dbus-daemon", "openbox", "soffice.bin"])
+    def test_a_desktop_that_lost_something_while_it_waited_is_replaced(self, victim: str) -> None:
+        pool, office = Pool(), victim == "soffice.bin"
         try:
-            pool.wait(False, 120.0)
-            stop_keeper()
-            desktop = pool.take(False)
+            pool.wait(office, 120.0)
+            if victim == "keeper":
+                stop_keeper()
+            else:
+                own = [child for child in psutil.Process(keeper().pid).children(True) if child.name() == victim]
+                if victim == "openbox":
+                    own[0].suspend()
+                    while own[0].status() != psutil.STATUS_STOPPED:
+                        time.sleep(0.01)
+                else:
+                    own[0].kill()
+                    psutil.wait_procs(own[:1], 10)
+            desktop = pool.take(office)
             try:
-                assert desktop.answers()
+                assert desktop.whole()
             finally:
                 desktop.machine.close()
         finally:
@@ -254,7 +267,7 @@ class TestLive:
                 pool.wait(False, 120.0)
             desktop = pool.take(False)
             try:
-                assert failed and desktop.answers()
+                assert failed and desktop.whole()
             finally:
                 desktop.machine.close()
         finally:

@@ -12,9 +12,11 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from worldmodel.sandbox import Limits, Machine, SandboxError, stop_keeper
@@ -101,6 +103,36 @@ def test_a_killed_keeper_is_a_fault_of_the_world_and_the_next_machine_works() ->
     assert eventually(lambda: not any(running(pid) for pid in family))
     with Machine({"files": {"a": "x"}}) as fresh:
         assert fresh.run("cat a").text == "x"
+
+
+def test_a_stopped_keeper_is_gone_at_once_and_the_next_machine_works() -> None:
+    machine = Machine({"files": {"a": "x"}})
+    machine.start()
+    first, began = keeper().pid, time.monotonic()
+    family = [first, *descendants(first)]
+    os.kill(first, signal.SIGSTOP)
+    assert eventually(lambda: psutil.Process(first).status() == psutil.STATUS_STOPPED)
+    with pytest.raises(SandboxError, match="keeper process is gone"):
+        machine.serve(("/bin/cat",))
+    with Machine({"files": {"a": "y"}}) as fresh:
+        assert fresh.run("cat a").text == "y" and keeper().pid != first
+    machine.close()
+    assert time.monotonic() - began < 15  # and not the half minute that an answer may take
+    assert eventually(lambda: not any(running(pid) for pid in family))
+
+
+def test_a_keeper_that_is_lost_while_a_machine_starts_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Machine({}):
+        first = keeper()
+    asked = first.ask
+
+    def dying(body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
+        os.kill(first.pid, signal.SIGKILL)
+        return asked(body, descriptors)
+
+    monkeypatch.setattr(first, "ask", dying)
+    with Machine({"files": {"a": "x"}}) as machine:
+        assert machine.run("cat a").text == "x" and keeper() is not first
 
 
 def test_closing_leaves_nothing_after_many_episodes() -> None:

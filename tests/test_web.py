@@ -452,12 +452,16 @@ def test_a_browser_that_dies_or_hangs_is_a_typed_fault_and_the_next_episode_is_f
 @pytest.mark.sandbox
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_browser_lost_between_two_episodes_is_replaced(here: None) -> None:
+def test_a_browser_lost_or_hung_between_two_episodes_is_replaced(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cart(environment: WebEnvironment) -> str:
         return await said(environment, "goto", url="http://shop.test/cart")
 
     assert "The cart is empty." in one(TASK, cart)
     stop_keeper()
+    assert "The cart is empty." in one(TASK, cart)
+    monkeypatch.setattr(browser, "SECONDS", 5.0)
+    for pid in chromiums():
+        os.kill(pid, signal.SIGSTOP)
     assert "The cart is empty." in one(TASK, cart)
 
 

@@ -56,7 +56,8 @@ class Link:
 
     @property
     def alive(self) -> bool:
-        return self._socket.fileno() >= 0 and self._process.poll() is None
+        """Whether it could answer: a keeper that somebody stopped (SIGSTOP) is as good as gone."""
+        return self._socket.fileno() >= 0 and self._process.poll() is None and not _stopped(self.pid)
 
     def ask(self, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
         """One request, one answer; descriptors go and come with it."""
@@ -73,6 +74,12 @@ class Link:
             raise SandboxError(f"sandbox: {body['op']}: {answer['error']}")
         return answer, received
 
+    def kill(self) -> None:
+        """The same where it does not answer: nobody waits for it any longer. From any thread."""
+        self._process.kill()
+        with self._lock:
+            self.close()
+
     def close(self) -> None:
         """Ends the keeper and, with it, every box and mount it holds."""
         self._socket.close()
@@ -81,6 +88,14 @@ class Link:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
+
+
+def _stopped(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b")")[2].split()[0] in (b"T", b"t")
 
 
 def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
@@ -97,6 +112,8 @@ def keeper() -> Link:
         link = _links.get(os.getpid())
         if link is None or not link.alive:
             _links.clear()
+            if link is not None:
+                link.kill()
             link = _links[os.getpid()] = Link()
         return link
 

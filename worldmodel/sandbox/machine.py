@@ -76,8 +76,8 @@ class Machine:
         self._interrupted = False
 
     def start(self) -> None:
-        """Make the workspace and the first shell. Raises SandboxError."""
-        self._link = keeper()
+        """Make the workspace and the first shell, with a new keeper where this process's turns out to be lost. Raises
+        SandboxError."""
         request = {
             "op": "workspace",
             "files": dict(self._state.get("files", {})),
@@ -86,7 +86,14 @@ class Machine:
             "bytes": self.limits.workspace,
             "inodes": self.limits.inodes,
         }
-        self._workspace, _ = self._link.ask(request)
+        self._link = keeper()
+        try:
+            self._workspace, _ = self._link.ask(request)
+        except SandboxError:
+            if self._link.alive:
+                raise
+            self._link = keeper()
+            self._workspace, _ = self._link.ask(request)
         try:
             self._workspace["shows"] = {
                 name: self._link.ask({"op": "show", "source": str(folder)})[0]["path"]

@@ -86,14 +86,13 @@ class Desktop:
             raise SandboxError("os: a box answered something else than JSON") from None
         return found if isinstance(found, dict) else {}
 
-    def answers(self, seconds: float = 3.0) -> bool:
-        """Whether both boxes are alive and answer."""
+    def whole(self, seconds: float = 3.0) -> bool:
+        """Whether both boxes answer and everything runs that ran when they were ready: to ask before the first
+        block, which may end what it likes."""
         try:
-            self._ask(self._blocks, {"op": "put", "files": {}, "documents": {}, "dirs": []}, seconds)
-            self._ask(self._screen, {"op": "display"}, seconds)
-        except SandboxError:
+            return all(bool(self._ask(box, {"op": "whole"}, seconds)["whole"]) for box in (self._screen, self._blocks))
+        except (SandboxError, KeyError):
             return False
-        return True
 
     def prepare(self, state: Mapping[str, Any]) -> None:
         """The files of a task, and the calculator where it is open from the beginning."""
@@ -170,7 +169,7 @@ class Pool:
 
 
 def _alive(waiting: Future[Desktop] | None) -> Desktop | None:
-    """The one that waited, or None where none did, it did not come up, or it was lost meanwhile with its keeper."""
+    """The one that waited, or None where none did, it did not come up, or something of it was lost meanwhile."""
     if waiting is None:
         return None
     try:
@@ -179,7 +178,7 @@ def _alive(waiting: Future[Desktop] | None) -> Desktop | None:
         waiting.cancel()
         waiting.add_done_callback(_end)
         return None
-    if desktop.answers():
+    if desktop.whole():
         return desktop
     desktop.machine.close()
     return None

@@ -129,9 +129,17 @@ class Visitor:
         self._browser: Browser | None = None
 
     def start(self) -> str:
-        """The first screen; ``goal`` then is what the page itself asks for, or ''."""
+        """The first screen; ``goal`` then is what the page itself asks for, or ''. A browser that has served before
+        and turns out to be broken is replaced. Raises SandboxError."""
         browser, name = shared(), str(next(_names))
-        answer = browser.ask(op="open", id=name, site=self._site, state=dict(self._state))
+        request = {"op": "open", "id": name, "site": self._site, "state": dict(self._state)}
+        try:
+            answer = browser.ask(**request)
+        except SandboxError:
+            if not browser.served:
+                raise
+            browser = shared()
+            answer = browser.ask(**request)
         browser.open.add(name)
         browser.served += 1
         self._browser, self._name = browser, name

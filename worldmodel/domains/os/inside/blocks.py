@@ -5,6 +5,7 @@ Refuses: being trusted: what a block may do to this process it may do, and no ve
 
 One JSON object a line in and out. ``{"op": "run", "code", "seconds"}`` answers ``{"output", "end", "cut"}``.
 ``{"op": "put", "files", "documents", "dirs"}`` writes a task's files. ``{"op": "office"}`` starts the office suite.
+``{"op": "whole"}``: whether everything that was started before the first block is still up.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldmodel.domains.os.inside import documents, place
-from worldmodel.domains.os.inside.quiet import pids, rest
+from worldmodel.domains.os.inside.quiet import pids, rest, up
 
 EPOCH = 1735689600  # 2025-01-01 00:00 UTC, the date of every initial file
 MAX_OUTPUT = 64 * 1024
@@ -98,6 +99,22 @@ class Blocks:
             (place.FILES_SETTINGS,), env=dict(place.ENVIRONMENT), stdin=nothing, stdout=nothing, stderr=nothing
         )
         self.spare = Block()
+        self.office: list[int] = []
+
+    def whole(self) -> bool:
+        return all(map(up, (self.settings.pid, self.spare.process.pid, *self.office)))
+
+    def start_office(self, seconds: float = OFFICE) -> bool:
+        """Start the office suite without a window and wait until it waits."""
+        nothing = subprocess.DEVNULL
+        subprocess.Popen(OFFICE_ARGV, env=dict(place.ENVIRONMENT), stdin=nothing, stdout=nothing, stderr=nothing)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if any(_program(pid) == place.OFFICE for pid in pids()) and rest(2.0):
+                self.office = [int(pid) for pid in pids() if _program(pid) == place.OFFICE]
+                return True
+            time.sleep(0.1)
+        return False
 
     def run(self, code: str, seconds: float) -> dict[str, Any]:
         block = self.spare
@@ -132,18 +149,6 @@ def _write(path: str, text: str) -> None:
         stream.write(text)
 
 
-def office(seconds: float = OFFICE) -> dict[str, Any]:
-    """Start the office suite without a window and wait until it waits."""
-    nothing = subprocess.DEVNULL
-    subprocess.Popen(OFFICE_ARGV, env=dict(place.ENVIRONMENT), stdin=nothing, stdout=nothing, stderr=nothing)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if any(_program(pid) == place.OFFICE for pid in pids()) and rest(2.0):
-            return {"started": True}
-        time.sleep(0.1)
-    return {"started": False}
-
-
 def _program(pid: str) -> str:
     try:
         return os.readlink(f"/proc/{pid}/exe")
@@ -159,8 +164,10 @@ def main() -> int:
         request = json.loads(line)
         if request["op"] == "run":
             reply = blocks.run(request["code"], float(request["seconds"]))
+        elif request["op"] == "put":
+            reply = put(request)
         else:
-            reply = put(request) if request["op"] == "put" else office()
+            reply = {"whole": blocks.whole()} if request["op"] == "whole" else {"started": blocks.start_office()}
         print(json.dumps(reply), flush=True)
         blocks.prepare()
     return 0

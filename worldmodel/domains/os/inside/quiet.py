@@ -27,6 +27,12 @@ def pids() -> Iterator[str]:
     return (name for name in os.listdir("/proc") if name.isdigit())
 
 
+def up(pid: int) -> bool:
+    """Whether the process is there and neither stopped nor a zombie."""
+    found = _stat(str(pid))
+    return found is not None and found[0] not in "TtZX"
+
+
 def at_work(before: dict[str, int]) -> bool:
     """Whether a process but this one runs, or has run since ``before`` was filled; fills it again."""
     now, running = {}, False

@@ -6,6 +6,7 @@ file that a block can write once blocks run.
 
 ``{"op": "look"}``: the text of the screen once it has come to rest. ``{"op": "calculator"}``: start it.
 ``{"op": "display"}``: what the calculator that was started here shows, read from the process itself.
+``{"op": "whole"}``: whether everything that was started at the beginning is still up.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 from worldmodel.domains.os.inside import place, tree
 from worldmodel.domains.os.inside.bus import Bus, BusError, Call
-from worldmodel.domains.os.inside.quiet import rest
+from worldmodel.domains.os.inside.quiet import rest, up
 
 START, LOOK, REST = 20.0, 4.0, 1.5  # seconds
 SCREEN = f"{place.WIDTH}x{place.HEIGHT}x24"
@@ -72,6 +73,9 @@ class Screen:
             if time.monotonic() > until:
                 raise BusError("the accessibility registry did not start")
             time.sleep(0.02)
+
+    def whole(self) -> bool:
+        return all(up(process.pid) for process in (self.display, self.daemon, *self.others))
 
     def look(self, seconds: float) -> str:
         """The text of the screen, once it is the same twice."""
@@ -130,6 +134,8 @@ def answer(screen: Screen, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"text": screen.look(float(request.get("seconds", LOOK)))}
     if request["op"] == "calculator":
         return {"started": screen.start_calculator()}
+    if request["op"] == "whole":
+        return {"whole": screen.whole()}
     return {"value": screen.shown()}
 
 
