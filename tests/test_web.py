@@ -452,6 +452,21 @@ def test_a_browser_that_dies_or_hangs_is_a_typed_fault_and_the_next_episode_is_f
 @pytest.mark.sandbox
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_a_browser_that_draws_no_more_is_a_fault(here: None) -> None:
+    async def hung(environment: WebEnvironment) -> None:
+        await said(environment, "click", bid=1)
+        for pid in chromiums():
+            if b"--type=gpu-process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGSTOP)
+        seen = await environment.step(parse(call("click", bid=1)))
+        assert seen.kind is ObservationKind.WORLD_ERROR and "web: the browser" in str(seen.error)
+
+    one(TASK, hung)
+
+
+@pytest.mark.sandbox
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_browser_lost_or_hung_between_two_episodes_is_replaced(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     async def cart(environment: WebEnvironment) -> str:
         return await said(environment, "goto", url="http://shop.test/cart")

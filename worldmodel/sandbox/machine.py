@@ -105,6 +105,11 @@ class Machine:
             self.close()
             raise
 
+    @property
+    def alive(self) -> bool:
+        """Whether it was started, is open, and still has its keeper."""
+        return self._workspace is not None and self._link.alive
+
     def _running(self) -> dict[str, Any]:
         if self._workspace is None:
             raise SandboxError("sandbox: machine is not running")

@@ -89,6 +89,8 @@ class Desktop:
     def whole(self, seconds: float = 3.0) -> bool:
         """Whether both boxes answer and everything runs that ran when they were ready: to ask before the first
         block, which may end what it likes."""
+        if not self.machine.alive:
+            return False
         try:
             return all(bool(self._ask(box, {"op": "whole"}, seconds)["whole"]) for box in (self._screen, self._blocks))
         except (SandboxError, KeyError):

@@ -74,7 +74,7 @@ class Browser:
 
     @property
     def running(self) -> bool:
-        return self._service.running
+        return self._service.running and self._machine.alive
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The driver's answer. Raises SandboxError on any fault; the browser is gone then."""

@@ -34,6 +34,10 @@ for (const e of root.querySelectorAll("span, div, a, i, button, li, p")) {
   const events = window.jQuery && jQuery._data(e, "events");
   if (e.onclick || e.__onclick || (events && events.click)) e.style.cursor = "pointer"; } }"""
 _GOAL = "() => { const found = core.getUtterance(); return String(found.utterance || found); }"
+# Where a process of the browser hangs, no page is drawn any more, and every click waits for that.
+_DRAWS = (
+    """() => new Promise(done => { requestAnimationFrame(() => done(true)); setTimeout(() => done(false), 5000) })"""
+)
 _REWARD = "() => window.WOB_DONE_GLOBAL ? Number(window.WOB_RAW_REWARD_GLOBAL) : 0"
 
 
@@ -85,10 +89,11 @@ class Session:
         except Refused as error:
             message = f"Error: {error}"
         except self._failures as error:
-            if not self._page.is_closed() and "Target crashed" not in str(error):
-                message = f"Error: {name} could not be done: {_first_line(error)}"
-            else:
+            if self._page.is_closed() or "Target crashed" in str(error):
                 raise
+            if "Timeout" in str(error) and not self._page.evaluate(_DRAWS):
+                raise  # no page could have done it
+            message = f"Error: {name} could not be done: {_first_line(error)}"
         return self.screen(message)
 
     def screen(self, message: str = "") -> str:
