@@ -1,6 +1,7 @@
 """One policy, several domains, one simulator: real success before and after, per domain.
 
-    python -m bench.mixed_rl --world-model FOLDER [--domains terminal,mcp,...] [--seed 0] [--smoke] [--sizes k=v,...]
+    python -m bench.mixed_rl --world-model FOLDER [--domains terminal,mcp,...] [--mix terminal=3] [--seed 0] [--smoke]
+        [--sizes k=v,...]
 
 The stages are those of the quickstart (``launch.loop``) with ``configs/mixed.yaml``: warm start from demonstrations of
 mixed quality, verdicts of the simulator on held-out endings, training tasks that hold up in it, GRPO in the simulator
@@ -66,7 +67,11 @@ def rows(before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]) -> d
 
 def one_seed(plan: Plan, world: Path, seed: int, run_dir: Path) -> dict[str, Any]:
     run = Run(
-        plan, seed, run_dir, Stages(run_dir, fingerprint("mixed", seed, str(world), sorted(plan.mix)), print), print
+        plan,
+        seed,
+        run_dir,
+        Stages(run_dir, fingerprint("mixed", seed, str(world), sorted(plan.mix.items())), print),
+        print,
     )
     warm = run.warm_start(world)
     verdicts = run.verdicts(world, warm)
@@ -86,6 +91,7 @@ def one_seed(plan: Plan, world: Path, seed: int, run_dir: Path) -> dict[str, Any
         "validation": dict(trained.validation),
         "seconds": run.stages.seconds,
         "sizes": {name: value for name, value in dataclasses.asdict(plan).items() if isinstance(value, int)},
+        "mix": dict(plan.mix),
         "demonstrations": plan.warm.demonstrations,
     }
 
@@ -94,6 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world-model", type=Path, required=True)
     parser.add_argument("--domains", default="all")
+    parser.add_argument("--mix", default="", help="weights of the domains, such as terminal=3; 1 where not named")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--sizes", default="", help="other sizes of the plan, such as rl_batches=12,demonstrations=600")
@@ -102,7 +109,8 @@ def main() -> int:
     options = parser.parse_args()
     from worldmodel.mixture import parse
 
-    plan = dataclasses.replace(sized(SMOKE if options.smoke else FULL, options.sizes), mix=parse(options.domains))
+    plan = sized(SMOKE if options.smoke else FULL, options.sizes)
+    plan = dataclasses.replace(plan, mix=parse(options.domains, options.mix))
     run_dir = (options.run_dir or ROOT / f"runs/mixed/seed{options.seed}").resolve()
     found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir)
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
