@@ -1,13 +1,14 @@
 """One policy, several domains, one simulator: real success before and after, per domain.
 
     python -m bench.mixed_rl --world-model FOLDER [--domains terminal,mcp,...] [--mix terminal=3] [--seed 0] [--smoke]
-        [--sizes k=v,...]
+        [--sizes k=v,...] [--warm FOLDER] [--tasks FILE]
 
 The stages are those of the quickstart (``launch.loop``) with ``configs/mixed.yaml``: warm start from demonstrations of
 mixed quality, verdicts of the simulator on held-out endings, training tasks that hold up in it, GRPO in the simulator
 alone, the checkpoint chosen on validation tasks in the real worlds, held-out tasks in the real worlds before and after.
-A domain without any task that holds up is still measured. Resumable: the same command goes on where it stopped. Adds
-the seed to bench/results/mixed_rl.json.
+A domain without any task that holds up is still measured. ``--warm`` and ``--tasks`` take the warm start and the
+training tasks of another seed's run, which is what a machine without time shares between its seeds. Resumable: the same
+command goes on where it stopped. Adds the seed to bench/results/mixed_rl.json.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rollout.store import read_trajectories
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench/results/mixed_rl.json"
-WARM = WarmRecipe(tokens_per_batch=4096, max_length=4096)
+WARM = WarmRecipe(tokens_per_batch=4096, max_length=4096, from_world=True)
 FULL = Plan(config="mixed.yaml", warm=WARM)
 SMOKE = Plan(
     config="mixed.yaml", warm=dataclasses.replace(WARM, demonstrations=36), verdict_tasks=12, train_tasks=24,
@@ -65,7 +66,9 @@ def rows(before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]) -> d
     return made
 
 
-def one_seed(plan: Plan, world: Path, seed: int, run_dir: Path) -> dict[str, Any]:
+def one_seed(
+    plan: Plan, world: Path, seed: int, run_dir: Path, warm: Path | None = None, tasks: Path | None = None
+) -> dict[str, Any]:
     run = Run(
         plan,
         seed,
@@ -73,9 +76,11 @@ def one_seed(plan: Plan, world: Path, seed: int, run_dir: Path) -> dict[str, Any
         Stages(run_dir, fingerprint("mixed", seed, str(world), sorted(plan.mix.items())), print),
         print,
     )
-    warm = run.warm_start(world)
-    verdicts = run.verdicts(world, warm)
-    tasks, left_out = run.vetted_tasks(world, verdicts["left_out"])
+    warm = warm or run.warm_start(world)
+    verdicts, left_out = dict[str, Any](), dict[str, str]()
+    if tasks is None:
+        verdicts = run.verdicts(world, warm)
+        tasks, left_out = run.vetted_tasks(world, verdicts["left_out"])
     before = run.evaluation("before", warm, world)
     trained = run.train("rl", warm, world, tasks, "none")
     after = run.evaluation("rl", trained.policy, world)
@@ -85,8 +90,8 @@ def one_seed(plan: Plan, world: Path, seed: int, run_dir: Path) -> dict[str, Any
         "all": rows({"all": before.real}, {"all": after.real})["all"],
         "simulated": {"before": before.sim.success.mean, "after": after.sim.success.mean},
         "training_tasks": {name: used.count(name) for name in plan.mix},
-        "left_out": dict(verdicts["left_out"]) | left_out,
-        "verdicts": verdicts["overall"],
+        "left_out": dict(verdicts.get("left_out", {})) | left_out,
+        "verdicts": verdicts.get("overall"),
         "chosen_step": trained.step,
         "validation": dict(trained.validation),
         "seconds": run.stages.seconds,
@@ -104,6 +109,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--sizes", default="", help="other sizes of the plan, such as rl_batches=12,demonstrations=600")
+    parser.add_argument("--warm", type=Path, default=None, help="a policy to begin with")
+    parser.add_argument("--tasks", type=Path, default=None, help="training tasks, vetted before")
     parser.add_argument("--run-dir", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -112,7 +119,8 @@ def main() -> int:
     plan = sized(SMOKE if options.smoke else FULL, options.sizes)
     plan = dataclasses.replace(plan, mix=parse(options.domains, options.mix))
     run_dir = (options.run_dir or ROOT / f"runs/mixed/seed{options.seed}").resolve()
-    found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir)
+    warm, tasks = (path and path.resolve() for path in (options.warm, options.tasks))
+    found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks)
     kept = json.loads(options.out.read_text()) if options.out.exists() else {}
     write_json(
         options.out,

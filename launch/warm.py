@@ -31,7 +31,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 @dataclass(frozen=True, slots=True)
 class WarmRecipe:
-    """How a policy is started. ``gold``: the share of gold among the ``demonstrations``; ``epochs`` over them."""
+    """How a policy is started. ``gold``: the share of gold among the ``demonstrations``; ``epochs`` over them.
+    ``from_world``: it begins with the world model's weights, and ``layers`` says nothing."""
 
     demonstrations: int = 1200
     gold: float = 0.4
@@ -41,6 +42,7 @@ class WarmRecipe:
     tokens_per_batch: int = 1536
     max_length: int = 2048
     seed: int = 0
+    from_world: bool = False
 
 
 def warm_start(
@@ -49,13 +51,17 @@ def warm_start(
     """A new policy with the tokenizer of the model folder ``tokenizer``, trained on demonstrations of ``tasks``."""
     from rollout.chat import load_chat
     from trainer.architecture import Shape, fresh_model
+    from trainer.stages import load_model
 
     out.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)
     chat = load_chat(out)
-    model = fresh_model(len(chat.tokenizer), Shape(layers=recipe.layers), chat.pad_id, chat.eos_id, recipe.seed)
+    if recipe.from_world:
+        model = load_model(tokenizer)
+    else:
+        model = fresh_model(len(chat.tokenizer), Shape(layers=recipe.layers), chat.pad_id, chat.eos_id, recipe.seed)
     model.save_pretrained(out)
     rows = demonstrations(tasks, chat, recipe)
     say(f"{len(rows)} demonstrations, {sum(len(ids) for ids, _ in rows)} tokens")

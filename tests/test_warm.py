@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from launch.warm import WarmRecipe, demonstrations, shown
+from launch.warm import WarmRecipe, demonstrations, shown, warm_start
 from rollout.chat import load_chat
+from trainer.stages import load_model
 from worldmodel.domains.terminal.tasks import generate
 
 SHIPPED = Path(__file__).parents[1] / "worldmodel" / "weights" / "terminal"
@@ -32,3 +34,11 @@ def test_a_demonstration_trains_on_actions_and_reads_real_observations() -> None
         read = chat.decode([i for i, m in zip(ids, mask, strict=True) if not m])
         assert all(action in trained and f"<|assistant|>{action}" not in read for action in task.reference.gold)
         assert task.instruction in read
+
+
+@pytest.mark.sandbox
+def test_a_policy_may_begin_with_the_weights_of_its_world_model(tmp_path: Path) -> None:
+    recipe = WarmRecipe(epochs=0.1, learning_rate=1e-9, from_world=True)
+    warm_start(SHIPPED, generate("train", 4, 0, ["find_delete"]), tmp_path / "warm", recipe, lambda text: None)
+    theirs, ours = load_model(SHIPPED).state_dict(), load_model(tmp_path / "warm").state_dict()
+    assert all(torch.allclose(theirs[name], ours[name], atol=1e-6) for name in theirs)
