@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-ASKED = {"dialect": "brief", "max_tokens": 1024, "temperature": 0.3}
+ASKED = {"dialect": "brief", "max_tokens": 1024, "temperature": 0.3, "deadline_seconds": 300.0}
 RESULTS = Path(__file__).resolve().parents[1] / "bench/results/unified_world.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 

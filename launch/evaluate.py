@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,7 @@ def measure_fidelity(
     specs = {name: kit(name).domain.spec for name in recorded}
     factory = simulated(config.model_copy(update={"threads": os.cpu_count()}))  # alone here, unlike in a worker
     settings = FidelitySettings(max_transitions=limit, max_free_episodes=free, concurrency=config.concurrency)
+    settings = replace(settings, deadline_seconds=max(settings.deadline_seconds, config.deadline_seconds))
 
     async def run() -> dict[str, FidelityResult]:
         try:
