@@ -69,13 +69,9 @@ def rows(before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]) -> d
 def one_seed(
     plan: Plan, world: Path, seed: int, run_dir: Path, warm: Path | None = None, tasks: Path | None = None
 ) -> dict[str, Any]:
-    run = Run(
-        plan,
-        seed,
-        run_dir,
-        Stages(run_dir, fingerprint("mixed", seed, str(world), sorted(plan.mix.items())), print),
-        print,
-    )
+    given = [str(path) for path in (warm, tasks) if path]
+    mark = fingerprint("mixed", seed, str(world), sorted(plan.mix.items()), *given)
+    run = Run(plan, seed, run_dir, Stages(run_dir, mark, print), print)
     warm = warm or run.warm_start(world)
     verdicts, left_out = dict[str, Any](), dict[str, str]()
     if tasks is None:

@@ -75,7 +75,7 @@ class Link:
         return answer, received
 
     def kill(self) -> None:
-        """The same where it does not answer: nobody waits for it any longer. From any thread."""
+        """``close`` where the keeper does not answer: a thread that waits for it gets its fault. From any thread."""
         self._process.kill()
         with self._lock:
             self.close()
