@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from rollout.errors import ConfigError, SamplerFault
+from rollout.samplers import hf_attention
 from rollout.samplers.hf_engine import Engine, Request
 from rollout.types import Completion, Sampling, Session, Version
 
@@ -60,6 +61,7 @@ class HFSampler:
         prefix_bytes: int = 512 * 2**20,
     ) -> None:
         self._model = model.to(_dtype(dtype, "dtype")).eval()
+        hf_attention.use(self._model)
         self._engine = Engine(self._model, pad_id=pad_id, stop_ids=stop_ids, prefix_bytes=prefix_bytes)
         self._engine.version = version or Version(0, 0)
         self._temperature = sampling.temperature
