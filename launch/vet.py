@@ -6,6 +6,7 @@ Owns: the replays of gold, wrong and empty solutions and their pairing. Refuses:
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from launch.pools import replay_pool
@@ -14,7 +15,7 @@ from launch.worlds import REAL, SIM, real, simulated
 from rollout.pool import Pool
 from rollout.seeds import derive_seed
 from rollout.spot import success
-from rollout.types import Task
+from rollout.types import Observation, Task
 from worldmodel.config import WorldModelConfig
 from worldmodel.domains import behaviours, kit
 from worldmodel.mixture import family
@@ -75,11 +76,33 @@ def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[End
     outcomes = pool.replay(jobs)
     real, simulated = outcomes[: len(chosen)], outcomes[len(chosen) :]
     found, lost = [], 0
-    for (task, behaviour, _), in_reality, in_simulator in zip(chosen, real, simulated, strict=True):
+    for (task, behaviour, actions), in_reality, in_simulator in zip(chosen, real, simulated, strict=True):
         truth = None if in_reality.fault else success(in_reality.results)
         if truth is None:
             lost += 1
             continue
         claim = None if in_simulator.fault else success(in_simulator.results)
-        found.append(Ending(task.id, family(task) if mixed else task.family, behaviour, truth, claim))
+        group = family(task) if mixed else task.family
+        seen = supported(task, actions, in_reality.observations, in_simulator.observations)
+        found.append(Ending(task.id, group, behaviour, truth, claim, seen))
     return found, lost
+
+
+def supported(task: Task, actions: Sequence[str], real: Sequence[Observation], sim: Sequence[Observation]) -> bool:
+    """Whether ``sim`` shows every word of the answer that ``real`` shows. True where the verdict does not rest on the
+    policy's words alone."""
+    parse, tell = kit(task.domain).domain.parse, kit(task.domain).told
+    said = [parse(action) for action in actions]
+    replies = [tell(said, parse(probe)) for check in task.checks for probe in check.probes]
+    if not replies or None in replies:
+        return True
+    answer, shown, predicted = (_words(texts) for texts in (filter(None, replies), _texts(real), _texts(sim)))
+    return answer & shown <= predicted
+
+
+def _texts(observations: Iterable[Observation]) -> Iterator[str]:
+    return (observation.text for observation in observations)
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"\w+", text.casefold())}

@@ -287,3 +287,26 @@ def test_what_only_checks_may_ask_is_refused_to_a_policy(name: str) -> None:
 
     for seen in asyncio.run(asked()):
         assert seen.kind is ObservationKind.INVALID_ACTION and seen.text == f"{action.name} is not an action"
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("name", LIVE)
+def test_what_the_policy_said_is_told_as_the_real_world_tells_it(name: str) -> None:
+    """A simulator replies to such a probe without a world model: only the same reply gives the same verdict."""
+    found = here(name)
+    asked = [
+        (task, check)
+        for task in drawn(found, "train", 60, 5)
+        for check in task.checks
+        if all(found.told((), found.domain.parse(probe)) is not None for probe in check.probes)
+    ]
+    if not asked:
+        pytest.skip(f"{name}: every probe of its own tasks reads the world")
+    for task, check in asked[:TASKS]:
+        for texts in (task.reference.gold, task.reference.wrong[-1], found.empty):
+            environment = RealWorlds()(task, 1)
+            results, _ = asyncio.run(replay_actions(environment, task, texts, time.monotonic() + SECONDS))
+            real = next(result for result in results if result.name == check.name)
+            actions = [found.domain.parse(text) for text in texts]
+            told = tuple(found.told(actions, found.domain.parse(probe)) for probe in check.probes)
+            assert told == real.replies, (task.id, texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -18,6 +19,7 @@ from rollout.types import (
     Completion,
     Finish,
     Message,
+    Observation,
     ObservationKind,
     Predicate,
     Prompt,
@@ -229,6 +231,27 @@ async def test_faults_and_cut_replies_give_no_verdict() -> None:
     assert (await make().verify([Check("none", (), Predicate("equals", ""))]))[0].passed is False
     bad = (await make().verify([check("done")]))[0]
     assert bad.passed is None and "ends the episode" in bad.reason
+
+
+async def test_what_the_policy_said_is_told_and_never_predicted() -> None:
+    """Only accepted actions count, after a restore too."""
+
+    def told(actions: Sequence[Action], probe: Action) -> str | None:
+        return ",".join(action.text for action in actions) if probe.text == "said" else None
+
+    model = StoreModel(answers={"get z": [WorldFault("server down")]})
+    task = make_task(state={"a": "0"})
+    environment = SimulatedEnvironment(task, StoreDomain(), model, SimulationSettings(), 0, told)
+    await play(environment, "set a 1", "", "get z", "set a 2")
+    asked = len(model.requests)
+    results = await environment.verify([check("said", value="set a 1,set a 2"), check("said", name="d")])
+    assert [r.passed for r in results] == [True, False] and len(model.requests) == asked
+    assert (await environment.verify([check("get a", value="2")]))[0].passed is True and len(model.requests) > asked
+
+    resumed = SimulatedEnvironment(task, StoreDomain(), StoreModel(), SimulationSettings(), 0, told)
+    played = [environment.parse(text) for text in ("set a 1", "", "done")]
+    assert await resumed.restore([turn(action, Observation("")) for action in played])
+    assert (await resumed.verify([check("said", value="set a 1")]))[0].passed is True
 
 
 async def test_probes_and_samples_run_at_once() -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from launch.vet import supported
+from rollout.types import Observation
+from worldmodel.domains import kit
+from worldmodel.domains.mcp import MCP
 from worldmodel.vetting import Ending, alarm, reject_reason, verdict_quality, vet
 
 
@@ -22,6 +28,25 @@ def test_a_task_needs_gold_to_pass_and_wrong_and_empty_to_fail() -> None:
     assert reject_reason(endings("t", empty=True)) == "empty passes in the simulator"
     assert reject_reason(endings("t", gold=None)) == "gold has no simulated verdict"
     assert reject_reason([Ending("t", "f", "gold", False, False), *endings("t")[1:]]) == "gold fails in reality"
+
+
+def test_an_answer_needs_a_simulator_that_shows_what_it_rests_on() -> None:
+    gold, *others = endings("t")
+    blind = dataclasses.replace(gold, supported=False)
+    assert reject_reason([blind, *others]) == "the simulator does not show what gold's answer rests on"
+    assert reject_reason([gold, *(dataclasses.replace(e, supported=False) for e in others)]) == ""
+
+
+def test_what_an_answer_rests_on_must_be_shown_in_the_simulator_too() -> None:
+    task = next(task for task in kit("mcp").generate("train", 60, 5) if task.family == "city_of_person")
+    answer = kit("mcp").told([MCP.parse(task.reference.gold[-1])], MCP.parse(task.checks[0].probes[0]))
+    assert answer
+    real = [Observation(f"she lives in {answer.title()}, as ever"), Observation("", done=True)]
+    assert supported(task, task.reference.gold, real, [Observation(f"City: {answer}")])
+    assert not supported(task, task.reference.gold, real, [Observation("City: Atlantis")])
+    assert supported(task, task.reference.gold, [Observation("nothing of it")], [])  # computed, never shown
+    state = next(task for task in kit("mcp").generate("train", 60, 5) if task.family == "add_order")
+    assert supported(state, state.reference.gold, real, [])  # its probes read the world
 
 
 def test_a_task_that_was_not_tried_both_ways_is_not_used() -> None:

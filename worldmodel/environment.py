@@ -1,6 +1,7 @@
 """The simulated environment: one task, one domain, and any world model in the place of the machine.
 
-Owns: the history, seeds per call, local answers to invalid and final actions, and verdicts by predicted probes.
+Owns: the history, seeds per call, local answers to invalid and final actions, and verdicts by probes: predicted, but
+for those that read nothing but what the policy itself said (``told``).
 Refuses: ``done`` from a prediction (only the action grammar ends an episode), and any text of the instruction, the
 checks or the reference towards the world model: it reads ``domain.spec(world)``, the history and actions.
 """
@@ -29,9 +30,20 @@ from rollout.types import (
     Prompt,
     Task,
     Turn,
+    Usage,
 )
 from worldmodel.domains import kit
-from worldmodel.types import Domain, Exchange, Prediction, PredictRequest, WorldModel, WorldSpec, refusal
+from worldmodel.types import (
+    Domain,
+    Exchange,
+    Prediction,
+    PredictRequest,
+    Told,
+    WorldModel,
+    WorldSpec,
+    refusal,
+    tells_nothing,
+)
 
 WorldModelSpec = Callable[[], WorldModel]
 
@@ -52,7 +64,13 @@ class SimulatedEnvironment:
     """Implements ``Environment``: single use, restorable after any whole turn."""
 
     def __init__(
-        self, task: Task, domain: Domain, model: WorldModel, settings: SimulationSettings, seed: int = 0
+        self,
+        task: Task,
+        domain: Domain,
+        model: WorldModel,
+        settings: SimulationSettings,
+        seed: int = 0,
+        told: Told = tells_nothing,
     ) -> None:
         self.world_id = f"simulated:{model.model_id}"
         self._task = task
@@ -60,8 +78,10 @@ class SimulatedEnvironment:
         self._model = model
         self._settings = settings
         self._seed = seed
+        self._told = told
         self._spec = domain.spec(task.world)
         self._history: tuple[Exchange, ...] = ()
+        self._actions: tuple[Action, ...] = ()  # those that were accepted
         self._turn = 0
         self._anchor = spec_digest(self._spec)
 
@@ -86,7 +106,7 @@ class SimulatedEnvironment:
             prediction = await self._predict(shown, seed, self._settings.temperature)
         except WorldFault as error:
             return Observation("", kind=ObservationKind.WORLD_ERROR, anchor=anchor, error=str(error))
-        self._append(Exchange(shown, prediction.observation))
+        self._append(action, prediction.observation)
         return Observation(
             prediction.observation, usage=prediction.usage, anchor=anchor, truncated=prediction.truncated
         )
@@ -102,12 +122,12 @@ class SimulatedEnvironment:
         """Rebuild the history from whole turns; False where one of them was a fault of the world."""
         if any(turn.observation.kind is ObservationKind.WORLD_ERROR for turn in turns):
             return False
-        self._history, self._turn, self._anchor = (), len(turns), spec_digest(self._spec)
+        self._history, self._actions, self._turn, self._anchor = (), (), len(turns), spec_digest(self._spec)
         for turn in turns:
             if turn.action.final:
                 self._finish(turn.action)
             elif refusal(turn.action) is None:
-                self._append(Exchange(self._domain.show(turn.action), turn.observation.text))
+                self._append(turn.action, turn.observation.text)
         return True
 
     async def close(self) -> None:
@@ -116,10 +136,11 @@ class SimulatedEnvironment:
     def _finish(self, action: Action) -> None:
         """A final action that says something, such as an answer, is there for the probes to ask about."""
         if action.arguments:
-            self._append(Exchange(self._domain.show(action), ""))
+            self._append(action, "")
 
-    def _append(self, exchange: Exchange) -> None:
-        self._history = (*self._history, exchange)
+    def _append(self, action: Action, observation: str) -> None:
+        exchange = Exchange(self._domain.show(action), observation)
+        self._history, self._actions = (*self._history, exchange), (*self._actions, action)
         self._anchor = _digest([self._anchor, exchange.action, exchange.observation])
 
     async def _predict(self, shown: str, seed: int, temperature: float | None) -> Prediction:
@@ -134,6 +155,8 @@ class SimulatedEnvironment:
             return ProbeReplies((), f"probe {probe!r} is not an action: {action.error or 'it ends the episode'}")
         if action.executes:
             return ProbeReplies((), f"{action.name} needs execution: it is never predicted")
+        if (reply := self._told(self._actions, action)) is not None:
+            return ProbeReplies((Prediction(reply, reply, Usage(), Finish.STOP, "told"),))
         shown = self._domain.show(action)
         temperatures = [0.0] + [self._settings.verdict_temperature] * (self._settings.verdict_samples - 1)
         seeds = [derive_seed(self._seed, "probe", probe, sample) for sample in range(len(temperatures))]
@@ -206,8 +229,10 @@ class SimulatedFactory:
     _model: WorldModel | None = field(default=None, init=False, repr=False, compare=False)
 
     def __call__(self, task: Task, seed: int) -> SimulatedEnvironment:
-        domain = self.domain or kit(task.domain).domain
-        return SimulatedEnvironment(task, domain, self.model, self.settings, seed)
+        if self.domain is not None:
+            return SimulatedEnvironment(task, self.domain, self.model, self.settings, seed)
+        found = kit(task.domain)
+        return SimulatedEnvironment(task, found.domain, self.model, self.settings, seed, found.told)
 
     @property
     def model(self) -> WorldModel:

@@ -6,7 +6,7 @@ Refuses: implementations, tokenizers, torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -110,6 +110,16 @@ class Domain(Protocol):
     def show(self, action: Action) -> str:
         """The action as it is written to the simulator and into traces."""
         ...
+
+
+# (a policy's accepted actions, a probe) -> the probe's reply, where it reads nothing but what the policy itself said;
+# else None. The world need not be asked then, and a world model is not.
+Told = Callable[[Sequence[Action], Action], str | None]
+
+
+def tells_nothing(actions: Sequence[Action], probe: Action) -> str | None:
+    """The ``Told`` of a domain whose probes all read the world."""
+    return None
 
 
 Span = Sequence[int]  # [start, end) in characters of an observation

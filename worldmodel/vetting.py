@@ -21,13 +21,15 @@ Behaviour = Literal["gold", "wrong", "empty", "policy"]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One ending of a task with its true verdict and the simulator's (None: it reached none)."""
+    """One ending of a task with its true verdict and the simulator's (None: it reached none). ``supported``: what the
+    world says for the policy's own answer, where the task asks for one, the simulator says too."""
 
     task_id: str
     family: str
     behaviour: Behaviour
     real: bool
     simulated: bool | None
+    supported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def verdict_quality(endings: Iterable[Ending]) -> VerdictQuality:
 
 def reject_reason(endings: Sequence[Ending]) -> str:
     """Why one task may not be used in the simulator, or ''. Gold must pass, wrong and empty must fail, in the
-    simulator as in reality; each of gold and (wrong or empty) must have been tried."""
+    simulator as in reality; each of gold and (wrong or empty) must have been tried. An answer is judged by what the
+    policy said, so gold would pass whatever the simulator shows: it must show what the answer rests on."""
     if not any(e.behaviour == "gold" for e in endings):
         return "gold was not replayed"
     for ending in endings:
@@ -93,6 +96,8 @@ def reject_reason(endings: Sequence[Ending]) -> str:
             return f"{ending.behaviour} {_verb(ending.real)} in reality"
         if ending.simulated is None:
             return f"{ending.behaviour} has no simulated verdict"
+        if expected and not ending.supported:
+            return "the simulator does not show what gold's answer rests on"
         if ending.simulated != expected:
             return f"{ending.behaviour} {_verb(ending.simulated)} in the simulator"
     if not any(e.behaviour in ("wrong", "empty") for e in endings):

@@ -18,7 +18,7 @@ from rollout.protocols import EnvFactory, Environment
 from rollout.types import Task
 from worldmodel.behaviours import Behaviours, default
 from worldmodel.tasks import Split
-from worldmodel.types import Domain
+from worldmodel.types import Domain, Told, tells_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class DomainKit:
     says what the real environment lacks on this machine and how to get it. ``setup``: gets what only this domain needs
     (system packages, servers, corpora), or None where its extra is all; raises ConfigError. ``behaviours``: how traces
     are collected, where the default ones (``worldmodel.behaviours``) are not enough. ``of_families``: ``generate`` for
-    the families named, where they can be chosen.
+    the families named, where they can be chosen. ``told``: the replies to probes that read the policy's own words
+    alone, such as its answer, equal to those of ``real``.
 
     ``sources``: third-party benchmarks by name; each gives at most so many tasks, always the same first ones, of split
     ``benchmark`` with ids that begin with ``NAME/``. They are evaluation data (``worldmodel.trainable``), as are the
@@ -49,6 +50,7 @@ class DomainKit:
     of_families: Callable[[Split, int, int, Sequence[str]], list[Task]] | None = None
     sources: Mapping[str, Callable[[int], list[Task]]] = field(default_factory=dict)
     held_out: Callable[[], Collection[str]] = tuple
+    told: Told = tells_nothing
     boxed: bool = True
     max_tokens: int = 256
     max_context: int = 16384

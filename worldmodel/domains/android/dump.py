@@ -6,9 +6,11 @@ Refuses: changing anything; the tables are only read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rollout.types import Action
+from worldmodel.domains.android.actions import PROBE
 from worldmodel.domains.android.ui import quoted
 
 TABLES = ("settings", "permissions", "contacts", "notes", "alarms", "messages", "folders", "files")
@@ -27,6 +29,14 @@ def dump(data: Mapping[str, Any], what: str, answer: str = "") -> str:
         return f"no table {quoted(table)}"
     lines = [line for name, line in _rows(data, table) if not slash or name == key]
     return "\n".join(lines) or EMPTY
+
+
+def told(actions: Sequence[Action], probe: Action) -> str | None:
+    """The dump of the answer after ``actions``."""
+    if probe.name != PROBE or probe.arguments["what"] != ANSWER:
+        return None
+    given = (str(action.arguments["text"]) for action in reversed(actions) if action.name == ANSWER)
+    return quoted(next(given, ""))
 
 
 def transcript(data: Mapping[str, Any]) -> str:

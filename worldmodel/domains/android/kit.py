@@ -8,6 +8,7 @@ from rollout.protocols import EnvFactory
 from rollout.types import Task
 from worldmodel.domains import DomainKit
 from worldmodel.domains.android import ANDROID, DONE
+from worldmodel.domains.android.dump import told
 from worldmodel.tasks import Split
 
 
@@ -34,4 +35,6 @@ def _held_out() -> tuple[str, ...]:
     return HELD_OUT
 
 
-KIT = DomainKit(ANDROID, (DONE,), _real, _generate, _missing, of_families=_generate, held_out=_held_out, boxed=False)
+KIT = DomainKit(
+    ANDROID, (DONE,), _real, _generate, _missing, of_families=_generate, held_out=_held_out, told=told, boxed=False
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from rollout.types import Action
@@ -94,3 +95,10 @@ def said(text: str) -> str:
 
 
 NO_ANSWER = "(no answer)"
+
+
+def told(actions: Sequence[Action], probe: Action) -> str | None:
+    """What ``answer_given`` prints."""
+    if probe.name != PROBE:
+        return None
+    return next((said(action.arguments["text"]) for action in reversed(actions) if action.name == FINAL), NO_ANSWER)

@@ -9,7 +9,7 @@ from rollout.protocols import EnvFactory
 from rollout.types import Task
 from worldmodel.domains import DomainKit
 from worldmodel.domains.mcp import MCP, tau2
-from worldmodel.domains.mcp.grammar import FINAL, call
+from worldmodel.domains.mcp.grammar import FINAL, call, told
 from worldmodel.tasks import Split
 
 
@@ -75,5 +75,5 @@ SOURCES: Mapping[str, Callable[[int], list[Task]]] = {
 }
 KIT = DomainKit(
     MCP, (call(FINAL, text="done"),), _real, _generate, _missing, _setup, sources=SOURCES, held_out=_held_out,
-    max_tokens=512, max_context=32768,
+    told=told, max_tokens=512, max_context=32768,
 )  # fmt: skip

@@ -10,6 +10,7 @@ from worldmodel.behaviours import Behaviours
 from worldmodel.domains import DomainKit
 from worldmodel.domains.search import SEARCH
 from worldmodel.domains.search.grammar import FINAL, call
+from worldmodel.domains.search.scores import told
 from worldmodel.tasks import Split
 
 
@@ -53,5 +54,6 @@ KIT = DomainKit(
     behaviours=_behaviours,
     of_families=_generate,
     held_out=_held_out,
+    told=told,
     boxed=False,
 )

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rollout.types import Action
+from worldmodel.domains.search.grammar import FINAL, PROBE
 
 NO_ANSWER = "(no answer)"
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -60,6 +63,13 @@ def answered(arguments: Mapping[str, Any] | None) -> str:
     if "rows" in arguments:
         return "\n".join(sorted({row_text(row) for row in arguments["rows"]}))
     return "\n".join(items(str(arguments["text"]))) or NO_ANSWER
+
+
+def told(actions: Sequence[Action], probe: Action) -> str | None:
+    """What ``answer_given`` prints after ``actions``."""
+    if probe.name != PROBE:
+        return None
+    return answered(next((action.arguments for action in reversed(actions) if action.name == FINAL), None))
 
 
 def item_f1(given: Iterable[object], wanted: Iterable[object]) -> F1:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rollout.types import Action
+from worldmodel.domains.web import grammar
+from worldmodel.domains.web.grammar import PROBE
+
 NOTHING, MESSAGE = "(empty)", "message"
 
 
@@ -22,6 +26,18 @@ def dump(tables: Mapping[str, Any], what: str, message: str = "") -> str:
         return f"there is no table {name}"
     lines = [line(record) for record in records if not key or _first(record) == key]
     return "\n".join(lines) or NOTHING
+
+
+def told(actions: Sequence[Action], probe: Action) -> str | None:
+    """The dump of what the user was told by ``actions``."""
+    if probe.name != PROBE or probe.arguments["what"] != MESSAGE:
+        return None
+    return dump({}, MESSAGE, next((message(action) for action in reversed(actions) if action.final), ""))
+
+
+def message(final: Action) -> str:
+    """What a final action tells the user."""
+    return str(final.arguments.get("text", "")) if final.name == grammar.MESSAGE else grammar.INFEASIBLE
 
 
 def line(record: object) -> str:

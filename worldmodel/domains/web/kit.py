@@ -8,6 +8,7 @@ from rollout.protocols import EnvFactory
 from rollout.types import Task
 from worldmodel.domains import DomainKit
 from worldmodel.domains.web import DONE, WEB
+from worldmodel.domains.web.dump import told
 from worldmodel.tasks import Split
 
 
@@ -47,4 +48,6 @@ def _miniwob(count: int) -> list[Task]:
     return first(count)
 
 
-KIT = DomainKit(WEB, (DONE,), _real, _generate, _missing, _setup, sources={"miniwob": _miniwob}, held_out=_held_out)
+KIT = DomainKit(
+    WEB, (DONE,), _real, _generate, _missing, _setup, sources={"miniwob": _miniwob}, held_out=_held_out, told=told
+)

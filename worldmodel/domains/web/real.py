@@ -16,8 +16,8 @@ from rollout.reward.checks import holds
 from rollout.types import Action, Check, CheckResult, Observation, ObservationKind, Prompt, Task, Turn
 from worldmodel.domains.web import WEB, opening
 from worldmodel.domains.web.browser import Visitor, on_thread
-from worldmodel.domains.web.dump import dump
-from worldmodel.domains.web.grammar import INFEASIBLE, MESSAGE, PROBE
+from worldmodel.domains.web.dump import dump, message
+from worldmodel.domains.web.grammar import PROBE
 from worldmodel.sandbox import SandboxError
 from worldmodel.types import refusal
 
@@ -52,7 +52,7 @@ class WebEnvironment:
         if (refused := refusal(action)) is not None:
             return Observation(refused, kind=ObservationKind.INVALID_ACTION, anchor=anchor)
         if action.final:
-            self._message = str(action.arguments.get("text", "")) if action.name == MESSAGE else INFEASIBLE
+            self._message = message(action)
             return Observation("", done=True, anchor=anchor)
         try:
             self._screen = await on_thread(lambda: self._visitor.act(action.name, action.arguments))
