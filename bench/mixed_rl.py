@@ -8,7 +8,8 @@ mixed quality, verdicts of the simulator on held-out endings, training tasks tha
 alone, the checkpoint chosen on validation tasks in the real worlds, held-out tasks in the real worlds before and after.
 A domain without any task that holds up is still measured. ``--warm`` and ``--tasks`` take the warm start and the
 training tasks of another seed's run, which is what a machine without time shares between its seeds. Resumable: the same
-command goes on where it stopped. Adds the seed to bench/results/mixed_rl.json.
+command goes on where it stopped. Adds the seed to bench/results/mixed_rl.json,
+which pools all its seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from launch.loop import Run, Worlds
 from launch.plan import Plan
 from launch.stages import Stages, fingerprint
 from launch.warm import WarmRecipe
-from rollout.evaluate import Evaluation, evaluate, paired_gain
+from rollout.evaluate import Evaluation, bootstrap, evaluate, paired_gain
 from rollout.store import read_trajectories
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,23 @@ def rows(before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]) -> d
         made[name] = {
             "tasks": old.success.count, "before": old.success.mean, "after": after[name].success.mean,
             "gain": gain.mean, "low": gain.low, "high": gain.high,
+            "pairs": [[old.by_task()[task], after[name].by_task()[task]] for task in old.by_task()],
+        }  # fmt: skip
+    return made
+
+
+def pooled(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every domain, and all, over the held-out tasks of all ``seeds`` (each seed has its own), which are resampled."""
+    pairs: dict[str, list[list[float]]] = {}
+    for found in seeds:
+        for name, row in {**found["domains"], "all": found["all"]}.items():
+            pairs.setdefault(name, []).extend(row["pairs"])
+    made = {}
+    for name, both in pairs.items():
+        gain = bootstrap([new - old for old, new in both])
+        made[name] = {
+            "tasks": gain.count, "before": sum(old for old, _ in both) / len(both),
+            "after": sum(new for _, new in both) / len(both), "gain": gain.mean, "low": gain.low, "high": gain.high,
         }  # fmt: skip
     return made
 
@@ -117,11 +135,9 @@ def main() -> int:
     run_dir = (options.run_dir or ROOT / f"runs/mixed/seed{options.seed}").resolve()
     warm, tasks = (path and path.resolve() for path in (options.warm, options.tasks))
     found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks)
-    kept = json.loads(options.out.read_text()) if options.out.exists() else {}
-    write_json(
-        options.out,
-        kept | {str(options.seed): found | {"command": " ".join(["python -m bench.mixed_rl", *sys.argv[1:]])}},
-    )
+    kept = json.loads(options.out.read_text())["seeds"] if options.out.exists() else {}
+    kept[str(options.seed)] = found | {"command": " ".join(["python -m bench.mixed_rl", *sys.argv[1:]])}
+    write_json(options.out, {"pooled": pooled(list(kept.values())), "seeds": kept})
     for name, row in {**found["domains"], "all": found["all"]}.items():
         gain = f"{row['gain']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
         print(f"{name}: {row['before']:.1%} -> {row['after']:.1%}, {gain}")
