@@ -7,7 +7,8 @@ victim: a rollout worker (which holds its sampler), a trainer rank, rank 0 (whic
 controller, the driver, or whoever saves, in the middle of a save. A driver that dies is started again with the same
 command. A run that is over before its victim could be killed shows nothing: it is run again with an earlier moment, and
 the row counts the tries. Bar: every start ends within its deadline, and in the final lineage every issued group has
-exactly one fate, every asked step is trained and no group is older than the bound. Finished seeds are not run again.
+exactly one fate, every asked step is trained and no group is older than the bound. Finished seeds are not run again,
+but those of which nothing could be killed are.
 """
 
 from __future__ import annotations
@@ -256,6 +257,8 @@ def main() -> int:
         return 0
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    rows = [row for row in rows if row["killed"] or row["starts"] > 1]  # the others show nothing: they are run again
+    options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = {row["seed"] for row in rows}
     expected: dict[int, float] = {}
     for seed in range(options.first, options.first + options.runs):
