@@ -199,7 +199,7 @@ def main() -> None:
     two.add_argument("--start", default="", help="a model made from the same FOLDER, to go on from")
     two.add_argument("--graft", default="", help="a world model of the same shape and another vocabulary")
     two.add_argument("--schedule", choices=("linear", "constant"), default="linear")
-    two.add_argument("--eager", action="store_true", help="do not compile, which takes a minute")
+    two.add_argument("--eager", action="store_true", help="do not compile: pays where rows are long")
     two.add_argument("--seed", type=int, default=0)
     three = verbs.add_parser("measure")
     three.add_argument("model", type=Path)

@@ -29,7 +29,6 @@ from trainer.muon import muon
 Rows = Sequence[tuple[Sequence[int], Sequence[int]]]  # (ids, loss mask), equal lengths
 IGNORE = -100
 POOL = 50  # batches that are drawn together, so that similar lengths can meet
-WRITTEN_OUT = 768  # tokens up to which attention is faster written out and compiled than fused, on a CPU
 CHUNK_ELEMENTS = 1 << 27  # logits held at once (512 MiB in fp32)
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
@@ -140,13 +139,12 @@ def project_labelled_only(model: Any) -> Callable[[], None]:
     return restore
 
 
-def compile_blocks(model: Any, longest: int) -> None:
-    """Compile every block of ``model`` for any batch and length. Where the ``longest`` row has a few hundred tokens,
-    attention is written out, so that it is compiled too, which is faster on a CPU than the fused kernel. All blocks
-    share one function, so that torch must be told to keep more variants of it than its default of 8."""
+def compile_blocks(model: Any) -> None:
+    """Compile every block of ``model`` for any batch and length. Attention is written out, so that it is compiled
+    too: at a few hundred tokens that is faster on a CPU than the fused kernel. All blocks share one function, so that
+    torch must be told to keep more variants of it than its default of 8."""
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    if longest <= WRITTEN_OUT:
-        model.set_attn_implementation("eager")
+    model.set_attn_implementation("eager")
     for block in model.base_model.layers:
         block.compile(dynamic=True)
 

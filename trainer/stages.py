@@ -90,7 +90,7 @@ def sft(
     clock = Clock(args.max_steps, config.max_seconds)
     restore = project_labelled_only(model)
     if config.compile:
-        compile_blocks(model, max(len(ids) for ids, _ in rows))
+        compile_blocks(model)
     try:
         trainer = TokenTrainer(
             model=model,
