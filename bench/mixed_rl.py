@@ -9,7 +9,7 @@ alone, the checkpoint chosen on validation tasks in the real worlds, held-out ta
 A domain without any task that holds up is still measured. ``--warm`` and ``--tasks`` take the warm start and the
 training tasks of another seed's run, which is what a machine without time shares between its seeds. Resumable: the same
 command goes on where it stopped. Adds the seed to bench/results/mixed_rl.json,
-which pools all its seeds.
+which pools its seeds; those of another world model are dropped.
 """
 
 from __future__ import annotations
@@ -115,6 +115,12 @@ def one_seed(
     }
 
 
+def earlier(file: Path, made: Mapping[str, Any]) -> dict[str, Any]:
+    """The seeds in ``file`` that were run in the same world model."""
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    return dict(kept["seeds"]) if kept.get("world_model") == made else {}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world-model", type=Path, required=True)
@@ -135,9 +141,10 @@ def main() -> int:
     run_dir = (options.run_dir or ROOT / f"runs/mixed/seed{options.seed}").resolve()
     warm, tasks = (path and path.resolve() for path in (options.warm, options.tasks))
     found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks)
-    kept = json.loads(options.out.read_text())["seeds"] if options.out.exists() else {}
+    made = json.loads((options.world_model / "made.json").read_text())
+    kept = earlier(options.out, made)
     kept[str(options.seed)] = found | {"command": " ".join(["python -m bench.mixed_rl", *sys.argv[1:]])}
-    write_json(options.out, {"pooled": pooled(list(kept.values())), "seeds": kept})
+    write_json(options.out, {"world_model": made, "pooled": pooled(list(kept.values())), "seeds": kept})
     for name, row in {**found["domains"], "all": found["all"]}.items():
         gain = f"{row['gain']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
         print(f"{name}: {row['before']:.1%} -> {row['after']:.1%}, {gain}")
