@@ -22,6 +22,7 @@ from worldmodel.mixture import family
 from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
 NEAR_MISSES = 2  # a task
+EPISODE_SECONDS = 1800.0  # in either world: the world model bounds each prediction, and many wait for their turn
 Solution = tuple[Task, Behaviour, tuple[str, ...]]
 
 
@@ -73,7 +74,7 @@ def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[End
         for world in (REAL, SIM)
         for task, behaviour, actions in chosen
     ]
-    outcomes = pool.replay(jobs)
+    outcomes = pool.replay(jobs, timeout=EPISODE_SECONDS)
     real, simulated = outcomes[: len(chosen)], outcomes[len(chosen) :]
     found, lost = [], 0
     for (task, behaviour, actions), in_reality, in_simulator in zip(chosen, real, simulated, strict=True):
