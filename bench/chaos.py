@@ -32,6 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SAVE_STEPS, STALENESS = 12, 3, 1
 DEADLINE = 300.0  # seconds for one start to end
+NOTHING = "this seed shows nothing"
 STARTS = 4
 TRIES, EARLIER = 5, 0.75  # of a seed whose victim was gone, and what its moment is multiplied by
 VICTIMS = ("worker", "rank", "scheduler", "controller", "driver", "saving")
@@ -176,7 +177,7 @@ def trial(chosen: Plan, expected: float, folder: Path) -> Verdict:
     if not problem and process.returncode != 0:
         problem = f"{starts} starts, none of them finished: {last_line(log)}"
     if not problem and not killed:
-        problem = f"the run ended before a {chosen.victim} could be killed: this seed shows nothing"
+        problem = f"the run ended before a {chosen.victim} could be killed: {NOTHING}"
     counts, wrong = judge(run_dir) if not problem else ({}, problem)
     return Verdict(**asdict(chosen), killed=killed, starts=starts, seconds=round(time.monotonic() - began, 1),
                    fates=counts, leftovers=leftovers, problem=wrong)  # fmt: skip
@@ -257,7 +258,7 @@ def main() -> int:
         return 0
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    rows = [row for row in rows if row["killed"] or row["starts"] > 1]  # the others show nothing: they are run again
+    rows = [row for row in rows if not row["problem"].endswith(NOTHING)]
     options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = {row["seed"] for row in rows}
     expected: dict[int, float] = {}

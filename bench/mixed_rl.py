@@ -8,8 +8,8 @@ mixed quality, verdicts of the simulator on held-out endings, training tasks tha
 alone, the checkpoint chosen on validation tasks in the real worlds, held-out tasks in the real worlds before and after.
 A domain without any task that holds up is still measured. ``--warm`` and ``--tasks`` take the warm start and the
 training tasks of another seed's run, which is what a machine without time shares between its seeds. Resumable: the same
-command goes on where it stopped. Adds the seed to bench/results/mixed_rl.json,
-which pools its seeds; those of another world model are dropped.
+command goes on where it stopped. Adds the seed to bench/results/mixed_rl.json, which pools its
+seeds; those of another world model are dropped.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def by_domain(worlds: Worlds) -> dict[str, Evaluation]:
 def rows(before: Mapping[str, Evaluation], after: Mapping[str, Evaluation]) -> dict[str, Any]:
     made = {}
     for name, old in before.items():
-        gain = paired_gain(old, after[name])
+        gain, first, last = paired_gain(old, after[name]), old.by_task(), after[name].by_task()
         made[name] = {
             "tasks": old.success.count, "before": old.success.mean, "after": after[name].success.mean,
             "gain": gain.mean, "low": gain.low, "high": gain.high,
-            "pairs": [[old.by_task()[task], after[name].by_task()[task]] for task in old.by_task()],
+            "pairs": [[first[task], last[task]] for task in first],
         }  # fmt: skip
     return made
 
@@ -140,8 +140,8 @@ def main() -> int:
     plan = dataclasses.replace(plan, mix=parse(options.domains, options.mix))
     run_dir = (options.run_dir or ROOT / f"runs/mixed/seed{options.seed}").resolve()
     warm, tasks = (path and path.resolve() for path in (options.warm, options.tasks))
-    found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks)
     made = json.loads((options.world_model / "made.json").read_text())
+    found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks)
     kept = earlier(options.out, made)
     kept[str(options.seed)] = found | {"command": " ".join(["python -m bench.mixed_rl", *sys.argv[1:]])}
     write_json(options.out, {"world_model": made, "pooled": pooled(list(kept.values())), "seeds": kept})

@@ -21,11 +21,9 @@ from typing import Any
 
 from launch.evaluate import write_json
 from launch.pools import replay_pool
-from launch.vet import Solution, endings, slips, solutions
+from launch.vet import Solution, endings, own_words, slips, solutions
 from launch.worlds import training_worlds, world_model_config
-from rollout.types import Task
 from worldmodel.config import WorldModelConfig
-from worldmodel.domains import kit
 from worldmodel.mixture import generate
 from worldmodel.vetting import verdict_quality, vet
 
@@ -34,20 +32,13 @@ DOMAINS = "terminal,mcp,web,android,os,search"
 WORKERS = 2  # each has a world model and reads several episodes at once
 
 
-def said_alone(task: Task) -> bool:
-    """Whether what the policy said decides every check of ``task``."""
-    found = kit(task.domain)
-    probes = [found.domain.parse(probe) for check in task.checks for probe in check.probes]
-    return all(found.told((), probe) is not None for probe in probes)
-
-
 def measured(config: WorldModelConfig, domain: str, count: int, seed: int) -> dict[str, Any]:
     tasks = generate({domain: 1.0}, "heldout", count, seed)
     chosen: list[Solution] = [*solutions(tasks), *((task, "policy", slips(task, seed)) for task in tasks)]
     begun = time.monotonic()
     with replay_pool(training_worlds(config), workers=WORKERS, slots=32) as pool:
         found, lost = endings(pool, chosen, seed)
-    vetting, own = vet(found), {task.id for task in tasks if said_alone(task)}
+    vetting, own = vet(found), {task.id for task in tasks if own_words(task, ()) is not None}
     families = {name: dataclasses.asdict(quality) for name, quality in vetting.families.items()}
     return {
         "tasks": len(tasks), "lost": lost, "seconds": time.monotonic() - begun,

@@ -92,13 +92,20 @@ def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[End
 def supported(task: Task, actions: Sequence[str], real: Sequence[Observation], sim: Sequence[Observation]) -> bool:
     """Whether ``sim`` shows every word of the answer that ``real`` shows. True where the verdict does not rest on the
     policy's words alone."""
+    replies = own_words(task, actions)
+    if replies is None:
+        return True
+    answer, shown, predicted = _words(replies), _words(_texts(real)), _words(_texts(sim))
+    return answer & shown <= predicted
+
+
+def own_words(task: Task, actions: Sequence[str]) -> list[str] | None:
+    """The replies to the probes of ``task`` after ``actions``; None where one of them reads the world."""
     parse, tell = kit(task.domain).domain.parse, kit(task.domain).told
     said = [parse(action) for action in actions]
     replies = [tell(said, parse(probe)) for check in task.checks for probe in check.probes]
-    if not replies or None in replies:
-        return True
-    answer, shown, predicted = (_words(texts) for texts in (filter(None, replies), _texts(real), _texts(sim)))
-    return answer & shown <= predicted
+    told = [reply for reply in replies if reply is not None]
+    return told if told and len(told) == len(replies) else None
 
 
 def _texts(observations: Iterable[Observation]) -> Iterator[str]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollout.types import Action
-from worldmodel.domains.web import grammar
-from worldmodel.domains.web.grammar import PROBE
+from worldmodel.domains.web.grammar import INFEASIBLE, PROBE
+from worldmodel.domains.web.grammar import MESSAGE as SAY
 
 NOTHING, MESSAGE = "(empty)", "message"
 
@@ -37,7 +37,7 @@ def told(actions: Sequence[Action], probe: Action) -> str | None:
 
 def message(final: Action) -> str:
     """What a final action tells the user."""
-    return str(final.arguments.get("text", "")) if final.name == grammar.MESSAGE else grammar.INFEASIBLE
+    return str(final.arguments.get("text", "")) if final.name == SAY else INFEASIBLE
 
 
 def line(record: object) -> str:

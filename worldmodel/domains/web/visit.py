@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from rollout.errors import TaskError
 from rollout.types import Action
-from worldmodel.domains.web import grammar
+from worldmodel.domains.web.grammar import MESSAGE, call, parse
 from worldmodel.domains.web.inside import tree
 from worldmodel.domains.web.inside.pages import Control, Form, Redirect, controls
 from worldmodel.domains.web.inside.pages import tree as page_tree
@@ -131,7 +131,7 @@ class Visit:
 
     def tell(self, text: str) -> tuple[str, ...]:
         """All calls, ending in the message ``text``."""
-        return (*self.taken, grammar.call(grammar.MESSAGE, text=text))
+        return (*self.taken, call(MESSAGE, text=text))
 
     def _find(self, role: str, name: str) -> int:
         for bid, control in enumerate(controls(self._page), 1):
@@ -140,7 +140,7 @@ class Visit:
         raise TaskError(f"no {role} {name!r} is on this page:\n{self.screen()}")
 
     def _do(self, name: str, **arguments: Any) -> Visit:
-        text = grammar.call(name, **arguments)
-        self.act(grammar.parse(text))
+        text = call(name, **arguments)
+        self.act(parse(text))
         self.taken.append(text)
         return self
