@@ -127,6 +127,13 @@ class Pool:
             found.append(source.get_nowait())
         return found
 
+    def arrived(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds until ``poll`` has something; takes nothing. At once where the pool is
+        closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._inbox.empty(), timeout)
+            return not self._inbox.empty()
+
     def unfinished(self, timeout: float) -> dict[str, tuple[Turn, ...]]:
         """The whole turns so far of every running episode, by job id. A worker that does not answer within
         ``timeout`` seconds, or is lost, is left out: what it was at will have to start again."""
@@ -225,6 +232,10 @@ class Pool:
         for future in futures:
             future.result()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def counts(self) -> dict[str, int]:
         with self._lock:
             lost = sum(worker.lost is not None for worker in self._workers)
@@ -238,6 +249,7 @@ class Pool:
             self._closed = True
             self._state.queue.clear()
             self._state.busy.clear()
+            self._changed.notify_all()
         for worker in self._workers:
             worker.handle.close()
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from rollout.attendant import Attendant
 from rollout.batch_metrics import batch_metrics
 from rollout.errors import BudgetSpent, CheckpointError, ConfigError
 from rollout.events import Cancel, Command, FaultKind, GroupClosed, Restored, Submit
@@ -65,7 +66,9 @@ class TaskFeed:
 
 
 class RolloutSource:
-    """The trainer calls ``publish`` first, then for each generation batch ``take``, ``settle`` and ``publish``."""
+    """The trainer calls ``publish`` first, then for each generation batch ``take``, ``settle`` and ``publish``.
+
+    From the first publication to ``finish`` (or the pool's end) a thread takes in results between these calls."""
 
     def __init__(
         self,
@@ -108,6 +111,8 @@ class RolloutSource:
         self._wait_seconds = 0.0
         self._published_at = time.monotonic()
         self._lock = threading.RLock()
+        self._over = False
+        self._attendant = Attendant(pool.arrived, self._tend)
 
     # -- BatchSource
 
@@ -182,10 +187,10 @@ class RolloutSource:
             self.scheduler.publish(version)
             self._flush()
             confirmed = self.pool.publish(version, tensors)
-            self.store.seal(before=version.step)
-            self.scheduler.admit()
-            self._flush()
+            self._admit()
             self._published_at = time.monotonic()
+            self.store.seal(before=version.step)
+            self._attendant.start()
             return confirmed
 
     # -- end of the run
@@ -197,26 +202,47 @@ class RolloutSource:
             self.scheduler.finish()
             self._flush()
             self.store.sync()
+            self._over = True
+        self._attendant.join()
 
     # -- inner steps
+
+    def _tend(self) -> bool:
+        """While the trainer trains: take in what has arrived, issue retries and groups in place of filtered ones. False
+        where there is nothing more to look after."""
+        with self._lock:
+            if self._over or self._failure is not None or self.pool.closed:
+                return False
+            try:
+                self._pump(0.0)
+                self._check_budgets()
+                if self._failure is None:
+                    self._admit()
+            except Exception as error:  # the trainer reads it from ``take``
+                self._failure = Failure("rollout source", f"{type(error).__name__}: {error}")
+            return True
 
     def _look(self, step: int) -> tuple[Ready, ...] | Failure | None:
         """The groups of ``step`` where they are complete, or the reason to end the run."""
         if self.scheduler.version is None:
             return Failure("rollout source", "no weights were published before the first batch was asked for")
-        try:
-            self.scheduler.check_budgets()
-        except BudgetSpent as spent:
-            self._failure = Failure("rollout", str(spent))
-            return self._failure
-        reason = self.spot.over_limit() if self._share else None
-        if reason is not None:
-            self._failure = Failure("spot check", reason)
+        self._check_budgets()
+        if self._failure is not None:
             return self._failure
         self._cut_late()
         ready = self.scheduler.take(step)
         self._admit()
         return ready
+
+    def _check_budgets(self) -> None:
+        try:
+            self.scheduler.check_budgets()
+        except BudgetSpent as spent:
+            self._failure = Failure("rollout", str(spent))
+            return
+        reason = self.spot.over_limit() if self._share else None
+        if reason is not None:
+            self._failure = Failure("spot check", reason)
 
     def _cut_late(self) -> None:
         due = time.monotonic() - self._straggler_seconds

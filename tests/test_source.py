@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from rollout.config import RolloutConfig
 from rollout.errors import CheckpointError, ConfigError
-from rollout.events import FaultKind, Restored
+from rollout.events import FaultKind, GroupClosed, Restored
 from rollout.local_pool import LocalPool
 from rollout.reward.checks import ChecksReward
 from rollout.samplers.scripted import ScriptedSamplerSpec
@@ -60,11 +61,11 @@ class ForgetfulWorld(FakeEnvironment):
 
 @contextmanager
 def source_in(
-    path: Path, *, attempt: int = 1, tasks=TASKS, settings=SETTINGS, spot=None, seed: int = 0, worlds=None
+    path: Path, *, attempt: int = 1, tasks=TASKS, settings=SETTINGS, spot=None, seed: int = 0, worlds=None, script=None
 ) -> Iterator[RolloutSource]:
     chat = save_tokenizer(path / "tokenizer")
     worlds = worlds or {"sim": FakeFactory(), "real": FakeFactory()}
-    spec = PoolSpec(1, 4, worlds, ScriptedSamplerSpec(chat, coin), chat, ChecksReward())
+    spec = PoolSpec(1, 4, worlds, ScriptedSamplerSpec(chat, script or coin), chat, ChecksReward())
     store = RolloutStore(path / "rollouts", attempt)
     with LocalPool(spec) as pool:
         yield RolloutSource(pool, tasks, settings, store, seed=seed, spot=spot)
@@ -106,6 +107,48 @@ def test_take_waits_no_longer_than_told(tmp_path: Path):
         source.publish(Version(1, 0), [])
         assert source.take(0, timeout=0.05) is None
         assert isinstance(source.take(0, timeout=20.0), Batch)
+
+
+def fails(context: str, session: Session) -> str:
+    return "done"
+
+
+def test_groups_are_replaced_while_the_trainer_trains(tmp_path: Path):
+    """All groups have one reward: two are filtered and replaced although nobody has asked for the batch."""
+    settings = SchedulerSettings(3, 2, max_filtered=2)
+    with source_in(tmp_path, settings=settings, script=fails) as source:
+        source.publish(Version(1, 0), [])
+        deadline = time.monotonic() + 20.0
+        while source.scheduler.waiting() or source.pool.counts()["running"]:
+            assert time.monotonic() < deadline, "results lie in the pool until the trainer asks"
+            time.sleep(0.01)
+        closed = [event.fate.value for event in read_ledger(tmp_path / "rollouts", 1) if isinstance(event, GroupClosed)]
+        assert closed == ["filtered", "filtered"]
+        assert isinstance(source.take(0, timeout=0.0), Batch)
+
+
+def test_a_world_that_is_down_is_not_asked_without_end_while_the_trainer_trains(tmp_path: Path):
+    down = FakeFactory({task.id: Faults(raises={"start": "box busy"}) for task in TASKS})
+    budgets = dict.fromkeys(FaultKind, 50) | {FaultKind.WORLD: 10}
+    with source_in(tmp_path, settings=SchedulerSettings(3, 2, budgets=budgets), worlds={"sim": down}) as source:
+        source.publish(Version(1, 0), [])
+        time.sleep(1.0)
+        assert 10 < source.scheduler.fault_totals[FaultKind.WORLD] < 30
+        failure = source.take(0, timeout=0.0)
+        assert isinstance(failure, Failure) and "box busy" in failure.reason
+
+
+def test_a_disk_that_takes_no_more_while_the_trainer_trains_ends_the_run(tmp_path: Path):
+    with source_in(tmp_path) as source:
+        source.store.add = full_disk  # type: ignore[method-assign]
+        source.publish(Version(1, 0), [])
+        time.sleep(1.0)
+        failure = source.take(0, timeout=0.0)
+        assert isinstance(failure, Failure) and "No space left" in failure.reason
+
+
+def full_disk(step, trajectory):
+    raise OSError(28, "No space left on device")
 
 
 def test_weights_come_first(tmp_path: Path):
