@@ -88,8 +88,9 @@ def train(
     from trainer.metrics import EvaluationCallback
     from trainer.saving import BeatCallback, CheckpointCallback, StopAt, prepare_resume
     from trainer.stages import policy_rl
+    from trainer.threads import cores_left
 
-    with wandb_run(ranks.run_dir), rollouts(config, ranks) as source:
+    with wandb_run(ranks.run_dir), rollouts(config, ranks) as source, cores_left(cores_beside(config)):
         sink = source
         if source is not None and config.eval_every:
             sink = evaluated(source, config, ranks, until is None, eval_worlds)
@@ -131,6 +132,13 @@ def train(
         if source is not None:
             source.finish()
     return {"final": str(final)}
+
+
+def cores_beside(config: ExperimentConfig) -> int:
+    """Cores that rollout workers keep busy while the trainer trains."""
+    rollout = config.rollout
+    beside = rollout.engine == "ray" and rollout.max_staleness > 0
+    return rollout.workers * rollout.threads if beside else 0
 
 
 @contextmanager

@@ -52,7 +52,11 @@ class Kill:
 
 
 class Rollouts(Protocol):
-    """Picklable; called on rank 0. The source is its own weight sink; the second value is called when training ends."""
+    """Picklable; called on rank 0. The source is its own weight sink; the second value is called when training ends.
+    ``beside``: cores that workers keep busy while the trainer trains."""
+
+    @property
+    def beside(self) -> int: ...
 
     def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]: ...
 
@@ -64,6 +68,10 @@ class Recorded:
 
     batches: tuple[Batch, ...]
     fresh: bool = True
+
+    @property
+    def beside(self) -> int:
+        return 0
 
     def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]:
         from trainer.recorded import RecordedSource
@@ -93,6 +101,10 @@ class Scripted:
     max_staleness: int = 0
     workers: int = 1
     latency: float = 0.0
+
+    @property
+    def beside(self) -> int:
+        return self.workers if self.engine == "ray" and self.max_staleness else 0
 
     def __call__(self, ranks: Ranks) -> tuple[Any, Callable[[], None]]:
         from rollout.local_pool import LocalPool
@@ -228,6 +240,7 @@ def train(ranks: Ranks, case: Case) -> Result:
     from trainer.options import LORA
     from trainer.saving import BeatCallback, CheckpointCallback, assert_world_size, prepare_resume
     from trainer.stages import save_plain
+    from trainer.threads import cores_left
 
     rows = GROUPS * MEMBERS
     options = {
@@ -268,7 +281,8 @@ def train(ranks: Ranks, case: Case) -> Result:
             BeatCallback(ranks.beat),
         ],
     )
-    trainer.train(resume_from_checkpoint=prepare_resume(trainer, ranks.start, source))
+    with cores_left(case.rollouts.beside):
+        trainer.train(resume_from_checkpoint=prepare_resume(trainer, ranks.start, source))
     finish()
     if adapter:
         save_plain(trainer, ranks.run_dir / "final")
