@@ -8,8 +8,11 @@ four groups has another. Reward 1 at the end of the right corridor, else 0. A ti
 project's trainer; the two runs of a seed start from the same weights, sample with the same random numbers and differ in
 ``trainer.credit`` alone.
 
-Learning speed is the mean success of the rollouts over the whole run (the area under the learning curve). Both use the
-learning rate that is best for *episode GRPO*, measured first on other seeds. A minute on one core. (Without clues, one
+Learning speed is the mean success of the rollouts over the whole run (the area under the learning curve), and a seed's is
+the mean of six runs that sample with other random numbers: one run alone differs by 0.1 between two CPUs, whose kernels
+round differently, which is more than the effect (one run a seed gave 0.094 [0.015, 0.173] on one machine and 0.023
+[-0.161, 0.207] on another). Both use the
+learning rate that is best for *episode GRPO*, measured first on other seeds. Five minutes on one core. (Without clues, one
 exit for all, that rate is so high that both solve the task within ten steps: the gain over five seeds was 0.019 with
 an interval from -0.016 to 0.054.)
 """
@@ -64,6 +67,7 @@ RIGHT = (5, 2, 7, 0)  # the right exit by clue
 CLUE = 24  # id of the first clue, above those of rooms
 MEMBERS, STEPS = 8, 80
 SEEDS = (0, 1, 2, 3, 4)
+STREAMS = 6  # runs of a seed, each with random numbers of its own
 TUNING_SEEDS = (100, 101)
 LEARNING_RATES = (1e-2, 3e-2, 1e-1)
 CREDITS: Mapping[str, Any] = {
@@ -160,8 +164,8 @@ def _group(name: str, share: Sequence[Trajectory]) -> Group:
     return Group(name, TASK.id, tuple(replace(one, group=name, member=m) for m, one in enumerate(share)))
 
 
-def learn(credit: Any, seed: int, learning_rate: float, out: Path) -> list[float]:
-    """Success of the rollouts at every step of one run."""
+def learn(credit: Any, seed: int, learning_rate: float, out: Path, stream: int = 0) -> list[float]:
+    """Success of the rollouts at every step of one run; ``seed`` decides the weights, with ``stream`` the samples."""
     config = TrainerConfig(
         max_row_length=2 * ROOMS + 1,
         credit=credit,
@@ -178,7 +182,7 @@ def learn(credit: Any, seed: int, learning_rate: float, out: Path) -> list[float
             "seed": seed,
         },
     )
-    source = Chain(policy(seed), torch.Generator().manual_seed(seed))
+    source = Chain(policy(seed), torch.Generator().manual_seed(seed + 1000 * stream))
     args = build_grpo_config(config, out)
     trainer = WorldModelGRPOTrainer(policy(seed), args, source, source, tiny_tokenizer(), config)
     trainer.remove_callback(PrinterCallback)
@@ -187,7 +191,8 @@ def learn(credit: Any, seed: int, learning_rate: float, out: Path) -> list[float
 
 
 def compare(curves: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
-    """Mean success over the run by method, and the interval of the paired difference over seeds."""
+    """Mean success over the run by method, and the interval of the paired difference over seeds. A seed's curve is the
+    mean of its runs."""
     base, other = (list(map(statistics.mean, curves[name])) for name in CREDITS)
     gains = [b - a for a, b in zip(base, other, strict=True)]
     mean = statistics.mean(gains)
@@ -216,12 +221,13 @@ def tune(work: Path) -> dict[float, float]:
 
 
 def measure(rate: float, work: Path) -> dict[str, list[list[float]]]:
-    """Learning curves by method, one per seed."""
+    """Learning curves by method, one per seed: the mean of its runs."""
     curves: dict[str, list[list[float]]] = {name: [] for name in CREDITS}
     for seed in SEEDS:
         for name, credit in CREDITS.items():
-            curves[name].append(learn(credit, seed, rate, work))
-        means = ", ".join(f"{name} {statistics.mean(runs[-1]):.3f}" for name, runs in curves.items())
+            runs = [learn(credit, seed, rate, work, stream) for stream in range(STREAMS)]
+            curves[name].append([statistics.mean(step) for step in zip(*runs, strict=True)])
+        means = ", ".join(f"{name} {statistics.mean(of[-1]):.3f}" for name, of in curves.items())
         print(f"seed {seed}: {means}", flush=True)
     return curves
 
@@ -252,6 +258,7 @@ def main() -> None:
             "exits": EXITS,
             "right_exit_by_clue": RIGHT,
             "members": MEMBERS,
+            "streams": STREAMS,
             "steps": STEPS,
         },
         "credit": CREDITS,
