@@ -8,9 +8,9 @@ four groups has another. Reward 1 at the end of the right corridor, else 0. A ti
 project's trainer; the two runs of a seed start from the same weights, sample with the same random numbers and differ in
 ``trainer.credit`` alone.
 
-Learning speed is the mean success of the rollouts over the whole run (the area under the learning curve); a seed's is the
-mean of six runs that sample with other random numbers. One run alone differs by 0.1 between two CPUs whose kernels round
-differently, which is more than the effect: one run a seed gave 0.094 [0.015, 0.173] on one machine and 0.023
+Learning speed is the mean success of the rollouts over the whole run (the area under the learning curve); a seed's is
+the mean of six runs that sample with other random numbers. One run alone differs by 0.1 between two CPUs whose kernels
+round differently, which is more than the effect: one run a seed gave 0.094 [0.015, 0.173] on one machine and 0.023
 [-0.161, 0.207] on another. Both methods use the learning rate that is best for *episode GRPO*, measured first on other
 seeds. Five minutes on one core. (Without clues, one exit for all, that rate is so high that both solve the task within
 ten steps: the gain over five seeds was 0.019 with an interval from -0.016 to 0.054.)
