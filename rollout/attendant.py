@@ -13,7 +13,7 @@ _JOIN_SECONDS = 15.0
 
 
 class Attendant:
-    """Calls ``tend`` whenever ``arrived(seconds)`` says so, and each half second, until it answers False."""
+    """Calls ``tend``, then waits at most half a second in ``arrived``, until ``tend`` answers False."""
 
     def __init__(self, arrived: Callable[[float], bool], tend: Callable[[], bool]) -> None:
         self._arrived, self._tend = arrived, tend

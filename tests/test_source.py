@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rollout.config import RolloutConfig
 from rollout.errors import CheckpointError, ConfigError
-from rollout.events import FaultKind, GroupClosed, Restored
+from rollout.events import FaultKind, GroupClosed, MemberArrived, MemberFault, Restored
 from rollout.local_pool import LocalPool
 from rollout.reward.checks import ChecksReward
 from rollout.samplers.scripted import ScriptedSamplerSpec
@@ -113,15 +113,20 @@ def fails(context: str, session: Session) -> str:
     return "done"
 
 
+def wait_for_events(source: RolloutSource, kind: type, count: int) -> None:
+    """Until the ledger has ``count`` of them, without a call on the source."""
+    deadline = time.monotonic() + 20.0
+    while sum(isinstance(event, kind) for event in read_ledger(source.store.root, 1)) < count:
+        assert time.monotonic() < deadline, "results lie in the pool until the trainer asks"
+        time.sleep(0.01)
+
+
 def test_groups_are_replaced_while_the_trainer_trains(tmp_path: Path):
     """All groups have one reward: two are filtered and replaced although nobody has asked for the batch."""
     settings = SchedulerSettings(3, 2, max_filtered=2)
     with source_in(tmp_path, settings=settings, script=fails) as source:
         source.publish(Version(1, 0), [])
-        deadline = time.monotonic() + 20.0
-        while source.scheduler.waiting() or source.pool.counts()["running"]:
-            assert time.monotonic() < deadline, "results lie in the pool until the trainer asks"
-            time.sleep(0.01)
+        wait_for_events(source, MemberArrived, 12)
         closed = [event.fate.value for event in read_ledger(tmp_path / "rollouts", 1) if isinstance(event, GroupClosed)]
         assert closed == ["filtered", "filtered"]
         assert isinstance(source.take(0, timeout=0.0), Batch)
@@ -132,7 +137,8 @@ def test_a_world_that_is_down_is_not_asked_without_end_while_the_trainer_trains(
     budgets = dict.fromkeys(FaultKind, 50) | {FaultKind.WORLD: 10}
     with source_in(tmp_path, settings=SchedulerSettings(3, 2, budgets=budgets), worlds={"sim": down}) as source:
         source.publish(Version(1, 0), [])
-        time.sleep(1.0)
+        wait_for_events(source, MemberFault, 11)
+        time.sleep(0.5)
         assert 10 < source.scheduler.fault_totals[FaultKind.WORLD] < 30
         failure = source.take(0, timeout=0.0)
         assert isinstance(failure, Failure) and "box busy" in failure.reason
@@ -142,8 +148,10 @@ def test_a_disk_that_takes_no_more_while_the_trainer_trains_ends_the_run(tmp_pat
     with source_in(tmp_path) as source:
         source.store.add = full_disk  # type: ignore[method-assign]
         source.publish(Version(1, 0), [])
-        time.sleep(1.0)
-        failure = source.take(0, timeout=0.0)
+        deadline = time.monotonic() + 20.0
+        while (failure := source.take(0, timeout=0.0)) is None:  # which takes in no result itself
+            assert time.monotonic() < deadline, "results lie in the pool until the trainer waits"
+            time.sleep(0.01)
         assert isinstance(failure, Failure) and "No space left" in failure.reason
 
 
