@@ -83,8 +83,10 @@ def drive(run_dir: Path, processes: int) -> None:
     from tests.distributed_case import Case, Scripted, save_model, train
 
     model = run_dir.parent / "model"
-    if not (model / "config.json").is_file():
-        save_model(model)
+    if not model.is_dir():  # whole or not there: what is killed may be killed while it writes it
+        written = model.with_name(f"{model.name}.{os.getpid()}")
+        save_model(written)
+        written.rename(model)
     rollouts = Scripted(str(model), "ray", STEPS, max_staleness=STALENESS, workers=2, latency=0.05)
     case = Case(str(model), rollouts, steps=STEPS, save_steps=SAVE_STEPS)
     deepspeed = str(ROOT / "configs/deepspeed_zero2.json") if processes > 1 else None
