@@ -140,6 +140,9 @@ def main() -> int:
     plan = dataclasses.replace(plan, mix=parse(options.domains, options.mix))
     run_dir = (options.run_dir or ROOT / f"runs/mixed/seed{options.seed}").resolve()
     warm, tasks = (path and path.resolve() for path in (options.warm, options.tasks))
+    for name, path in (("--warm", warm), ("--tasks", tasks)):
+        if path and not path.exists():
+            parser.error(f"{name} {path}: there is nothing")
     made = json.loads((options.world_model / "made.json").read_text())
     found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks)
     kept = earlier(options.out, made)

@@ -64,7 +64,7 @@ def warm_start(
         model = fresh_model(len(chat.tokenizer), Shape(layers=recipe.layers), chat.pad_id, chat.eos_id, recipe.seed)
     model.save_pretrained(out)
     rows = demonstrations(tasks, chat, recipe)
-    say(f"{len(rows)} demonstrations, {sum(len(ids) for ids, _ in rows)} tokens")
+    say(f"{len(rows)} demonstrations, {sum(len(ids) for ids, _ in rows)} tokens; {len(tasks) - len(rows)} too long")
     return fine_tune(out, rows, out, recipe)
 
 
@@ -92,12 +92,12 @@ def fine_tune(
 
 
 def demonstrations(tasks: Iterable[Task], chat: TokenChat, recipe: WarmRecipe) -> list[TokenRow]:
-    """One row a task: prompt, then each action with what the real world answered; loss on the actions.
-    Raises TaskError naming a task that is evaluation data."""
+    """One row a task: prompt, then each action with what the real world answered; loss on the actions. Those of more
+    than ``max_length`` tokens are left out. Raises TaskError naming a task that is evaluation data."""
     tasks = list(tasks)
     check_trainable(tasks)
     played = play_all([(task, shown(task, recipe)) for task in tasks], 2 * (os.cpu_count() or 1))
-    return [row(found, chat) for found in played]
+    return [made for made in (row(found, chat) for found in played) if len(made[0]) <= recipe.max_length]
 
 
 def shown(task: Task, recipe: WarmRecipe) -> tuple[str, ...]:
