@@ -37,6 +37,15 @@ def test_a_demonstration_trains_on_actions_and_reads_real_observations() -> None
 
 
 @pytest.mark.sandbox
+def test_a_demonstration_that_is_too_long_to_train_on_is_left_out() -> None:
+    chat, tasks = load_chat(SHIPPED), generate("train", 6, 0, ["find_delete"])
+    every = demonstrations(tasks, chat, WarmRecipe(gold=1.0))
+    middle = sorted(len(ids) for ids, _ in every)[2]
+    kept = demonstrations(tasks, chat, WarmRecipe(gold=1.0, max_length=middle))
+    assert kept == [row for row in every if len(row[0]) <= middle] and 3 <= len(kept) < 6
+
+
+@pytest.mark.sandbox
 def test_a_policy_may_begin_with_the_weights_of_its_world_model(tmp_path: Path) -> None:
     recipe = WarmRecipe(epochs=0.1, learning_rate=1e-9, from_world=True)
     warm_start(SHIPPED, generate("train", 4, 0, ["find_delete"]), tmp_path / "warm", recipe, lambda text: None)
