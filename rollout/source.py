@@ -8,6 +8,7 @@ Refuses: policy of any of its parts, and raising what the trainer should read: f
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import threading
 import time
@@ -29,6 +30,7 @@ from rollout.store import RolloutStore, decode, encode
 from rollout.types import Batch, Failure, Group, Sampling, Stop, Task, Trajectory, Turn, Version
 from rollout.worker import EpisodeJob, Job, ReplayJob
 
+_log = logging.getLogger(__name__)
 _CUT_SECONDS = 15.0  # for the workers to say how far their episodes are
 _FAULTS = {
     Stop.WORLD_ERROR: FaultKind.WORLD,
@@ -218,7 +220,8 @@ class RolloutSource:
                 self._check_budgets()
                 if self._failure is None:
                     self._admit()
-            except Exception as error:  # the trainer reads it from ``take``
+            except Exception as error:  # the trainer reads it from ``take``, the traceback is in the log
+                _log.exception("looking after the rollouts")
                 self._failure = Failure("rollout source", f"{type(error).__name__}: {error}")
             return True
 

@@ -144,7 +144,7 @@ def test_a_world_that_is_down_is_not_asked_without_end_while_the_trainer_trains(
         assert isinstance(failure, Failure) and "box busy" in failure.reason
 
 
-def test_a_disk_that_takes_no_more_while_the_trainer_trains_ends_the_run(tmp_path: Path):
+def test_a_disk_that_takes_no_more_while_the_trainer_trains_ends_the_run(tmp_path: Path, caplog):
     with source_in(tmp_path) as source:
         source.store.add = full_disk  # type: ignore[method-assign]
         source.publish(Version(1, 0), [])
@@ -153,6 +153,7 @@ def test_a_disk_that_takes_no_more_while_the_trainer_trains_ends_the_run(tmp_pat
             assert time.monotonic() < deadline, "results lie in the pool until the trainer waits"
             time.sleep(0.01)
         assert isinstance(failure, Failure) and "No space left" in failure.reason
+    assert "full_disk" in caplog.text, "the log has no traceback"
 
 
 def full_disk(step, trajectory):
