@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from launch.counting import counting
 from launch.errors import UserError, need_file
 from launch.pools import policy_pool, replay_pool
 from launch.served import Served
@@ -123,7 +124,7 @@ def _run_policy(what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvF
     )
     sampling = Sampling(what.temperature, rollout.max_tokens)
     served, folder = _served(what), str(Path(what.policy).resolve())
-    with policy_pool(folder, worlds, rollout, next(iter(worlds)), served) as pool:
+    with policy_pool(folder, worlds, rollout, next(iter(worlds)), served) as pool, counting(pool, "evaluation"):
         return {name: pool.run_tasks(tasks, env=name, sampling=sampling, seed=what.seed) for name in worlds}
 
 
@@ -151,7 +152,7 @@ def _run_reference(
     what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]
 ) -> dict[str, list[Trajectory]]:
     runs = {}
-    with replay_pool(worlds, what.workers, SLOTS) as pool:
+    with replay_pool(worlds, what.workers, SLOTS) as pool, counting(pool, "evaluation"):
         for name in worlds:
             actions = [task.reference.gold if what.policy == "gold" else kit(task.domain).empty for task in tasks]
             seeds = [derive_seed(what.seed, "eval", task.id) for task in tasks]

@@ -166,11 +166,12 @@ class Run:
     def _played(self, policy: Path, tasks: Sequence[Task]) -> Sequence[Trajectory]:
         """What the sampled policy does on each task in the real world."""
         from launch.config import load
+        from launch.counting import counting
         from launch.pools import policy_pool
         from launch.worlds import REAL, real
 
         worlds, rollout = {REAL: real(self.plan.mix)}, load(config_file(self.plan.config)).rollout
-        with policy_pool(str(policy), worlds, rollout, REAL) as pool:
+        with policy_pool(str(policy), worlds, rollout, REAL) as pool, counting(pool, "policy", self.say):
             return pool.run_tasks(tasks, env=REAL, seed=self.seed)
 
     def vetted_tasks(self, world: Path, distrusted: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
@@ -265,6 +266,7 @@ class Run:
     def evaluation(self, name: str, policy: Path, world: Path) -> Worlds:
         """``policy`` on held-out tasks: real and simulated, the same ones, and on held-out families."""
         from launch.config import load
+        from launch.counting import counting
         from launch.pools import policy_pool
         from launch.worlds import REAL, SIM, training_worlds
         from rollout.config import RolloutConfig
@@ -292,7 +294,8 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
             with policy_pool(str(policy), training_worlds(self.model(world)), rollout, REAL) as pool:
                 for part, chosen, env, sampling in jobs:
-                    found = pool.run_tasks(chosen, env=env, sampling=sampling, seed=self.seed)
+                    with counting(pool, f"evaluation, {part}", self.say):
+                        found = pool.run_tasks(chosen, env=env, sampling=sampling, seed=self.seed)
                     write_trajectories(files[part], found)
             return {"policy": str(policy)}
 

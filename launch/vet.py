@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from launch.counting import counting
 from launch.pools import replay_pool
 from launch.report.build import verdict_table
 from launch.worlds import REAL, SIM, real, simulated
@@ -74,7 +75,8 @@ def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[End
         for world in (REAL, SIM)
         for task, behaviour, actions in chosen
     ]
-    outcomes = pool.replay(jobs, timeout=EPISODE_SECONDS)
+    with counting(pool, "known solutions in both worlds"):
+        outcomes = pool.replay(jobs, timeout=EPISODE_SECONDS)
     real, simulated = outcomes[: len(chosen)], outcomes[len(chosen) :]
     found, lost = [], 0
     for (task, behaviour, actions), in_reality, in_simulator in zip(chosen, real, simulated, strict=True):

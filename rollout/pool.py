@@ -77,6 +77,7 @@ class Pool:
         self.spec = spec
         self.num_slots = slots * len(handles)
         self.restarts = 0
+        self.watch: Callable[[int, int], None] | None = None  # ``run_tasks`` and ``replay`` tell it (done, all)
         self._slots = slots
         self._put = put
         self._workers = [_Worker(handle) for handle in handles]
@@ -380,6 +381,8 @@ class Pool:
                     self._submit([again], inbox, BACKGROUND, pinned)
                 else:
                     found[number] = event
+            if self.watch is not None:
+                self.watch(len(found), len(jobs))
         self.cancel(open_jobs)
         for number, _ in open_jobs.values():
             found[number] = Faulted(jobs[number], FaultKind.TIMEOUT, f"not finished within {timeout:.0f} s")
