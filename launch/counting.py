@@ -20,7 +20,7 @@ Watch = Callable[[int, int], None]
 @contextmanager
 def counting(
     pool: Pool, what: str, say: Callable[[str], None] = print_line, live: bool | None = None
-) -> Iterator[Pool]:
+) -> Iterator[None]:
     """While the block lasts, ``pool`` shows how many episodes of its present call have ended; ``what`` names them.
     ``live`` None: where stdout is a terminal."""
     shown = _bar(what) if (sys.stdout.isatty() if live is None else live) else nullcontext(_lines(what, say))
