@@ -1,15 +1,16 @@
 """One policy, several domains, one simulator: real success before and after, per domain.
 
     python -m bench.mixed_rl --world-model FOLDER [--domains terminal,mcp,...] [--mix terminal=3] [--seed 0] [--smoke]
-        [--sizes k=v,...] [--warm FOLDER] [--tasks FILE]
+        [--sizes k=v,...] [--warm FOLDER] [--tasks FILE] [--train-domains terminal,...]
 
 The stages are those of the quickstart (``launch.loop``) with ``configs/mixed.yaml``: warm start from demonstrations of
 mixed quality, verdicts of the simulator on held-out endings, training tasks that hold up in it, GRPO in the simulator
 alone, the checkpoint chosen on validation tasks in the real worlds, held-out tasks in the real worlds before and after.
 A domain without any task that holds up is still measured. ``--warm`` and ``--tasks`` take the warm start and the
-training tasks of another seed's run, which is what a machine without time shares between its seeds. Resumable: the same
-command goes on where it stopped. Adds the seed to bench/results/mixed_rl.json, which pools its
-seeds; those of another world model are dropped.
+training tasks of another seed's run, which is what a machine without time shares between its seeds.
+``--train-domains`` leaves the training tasks of the other domains out of GRPO: where a policy has no success at all,
+every group is dropped, at the price of its episodes. Resumable: the same command goes on where it stopped. Adds the
+seed to bench/results/mixed_rl.json, which pools its seeds; those of another world model are dropped.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.errors import UserError
 from launch.evaluate import write_json
 from launch.loop import Run, Worlds
 from launch.plan import Plan
@@ -29,6 +31,7 @@ from launch.stages import Stages, fingerprint
 from launch.warm import WarmRecipe
 from rollout.evaluate import Evaluation, bootstrap, evaluate, paired_gain
 from rollout.store import read_trajectories
+from worldmodel.tasks import load, save
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench/results/mixed_rl.json"
@@ -84,8 +87,26 @@ def pooled(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def only(tasks: Path, domains: Sequence[str], file: Path) -> Path:
+    """The training tasks of ``domains``, written to ``file``; all of them where none is named."""
+    if not domains:
+        return tasks
+    kept = [task for task in load(tasks) if task.domain in domains]
+    if not kept:
+        raise UserError(f"--train-domains {','.join(domains)}: {tasks} has no task of these")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save(kept, file)
+    return file
+
+
 def one_seed(
-    plan: Plan, world: Path, seed: int, run_dir: Path, warm: Path | None = None, tasks: Path | None = None
+    plan: Plan,
+    world: Path,
+    seed: int,
+    run_dir: Path,
+    warm: Path | None = None,
+    tasks: Path | None = None,
+    domains: Sequence[str] = (),
 ) -> dict[str, Any]:
     given = [str(path) for path in (warm, tasks) if path]
     mark = fingerprint("mixed", seed, str(world), sorted(plan.mix.items()), *given)
@@ -95,6 +116,7 @@ def one_seed(
     if tasks is None:
         verdicts = run.verdicts(world, warm)
         tasks, left_out = run.vetted_tasks(world, verdicts["left_out"])
+    tasks = only(tasks, domains, run_dir / "rl_tasks.jsonl")
     before = run.evaluation("before", warm, world)
     trained = run.train("rl", warm, world, tasks, "none")
     after = run.evaluation("rl", trained.policy, world)
@@ -131,6 +153,7 @@ def main() -> int:
     parser.add_argument("--sizes", default="", help="other sizes of the plan, such as rl_batches=12,demonstrations=600")
     parser.add_argument("--warm", type=Path, default=None, help="a policy to begin with")
     parser.add_argument("--tasks", type=Path, default=None, help="training tasks, vetted before")
+    parser.add_argument("--train-domains", default="", help="of the tasks, train on these alone")
     parser.add_argument("--run-dir", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -144,7 +167,8 @@ def main() -> int:
         if path and not path.exists():
             parser.error(f"{name} {path}: there is nothing")
     made = json.loads((options.world_model / "made.json").read_text())
-    found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks)
+    chosen = [name for name in options.train_domains.split(",") if name]
+    found = one_seed(plan, options.world_model.resolve(), options.seed, run_dir, warm, tasks, chosen)
     kept = earlier(options.out, made)
     kept[str(options.seed)] = found | {"command": " ".join(["python -m bench.mixed_rl", *sys.argv[1:]])}
     write_json(options.out, {"world_model": made, "pooled": pooled(list(kept.values())), "seeds": kept})
