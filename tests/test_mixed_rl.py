@@ -23,7 +23,7 @@ def test_training_tasks_of_some_domains(tmp_path: Path) -> None:
     assert only(tmp_path / "tasks.jsonl", [], tmp_path / "unused") == tmp_path / "tasks.jsonl"
     file = only(tmp_path / "tasks.jsonl", ["terminal", "mcp"], tmp_path / "new" / "kept.jsonl")
     assert load(file) == [task for task in every if task.domain == "terminal"] and len(load(file)) == 6
-    with pytest.raises(UserError, match="--train-domains search.*has no task"):
+    with pytest.raises(UserError, match=r"--train-domains search.*has no task"):
         only(tmp_path / "tasks.jsonl", ["search"], tmp_path / "none.jsonl")
 
 
