@@ -8,9 +8,10 @@ mixed quality, verdicts of the simulator on held-out endings, training tasks tha
 alone, the checkpoint chosen on validation tasks in the real worlds, held-out tasks in the real worlds before and after.
 A domain without any task that holds up is still measured. ``--warm`` and ``--tasks`` take the warm start and the
 training tasks of another seed's run, which is what a machine without time shares between its seeds.
-``--train-domains`` leaves the training tasks of the other domains out of GRPO: where a policy has no success at all,
-every group is dropped, at the price of its episodes. Resumable: the same command goes on where it stopped. Adds the
-seed to bench/results/mixed_rl.json, which pools its seeds; those of another world model are dropped.
+``--train-domains`` leaves the other domains out of what is simulated, GRPO and half of the evaluation: where a policy
+has no success at all, every group is dropped, at the price of its episodes. Resumable: the same command goes on where
+it stopped. Adds the seed to bench/results/mixed_rl.json, which pools its seeds; those of another world model are
+dropped.
 """
 
 from __future__ import annotations
@@ -117,14 +118,19 @@ def one_seed(
         verdicts = run.verdicts(world, warm)
         tasks, left_out = run.vetted_tasks(world, verdicts["left_out"])
     tasks = only(tasks, domains, run_dir / "rl_tasks.jsonl")
-    before = run.evaluation("before", warm, world)
+    before = run.evaluation("before", warm, world, domains)
     trained = run.train("rl", warm, world, tasks, "none")
-    after = run.evaluation("rl", trained.policy, world)
+    after = run.evaluation("rl", trained.policy, world, domains)
     used = [json.loads(line)["domain"] for line in tasks.read_text().splitlines()]
     return {
         "domains": rows(by_domain(before), by_domain(after)),
         "all": rows({"all": before.real}, {"all": after.real})["all"],
-        "simulated": {"before": before.sim.success.mean, "after": after.sim.success.mean},
+        "simulated": {
+            "domains": list(domains or plan.mix),
+            "tasks": before.sim.success.count,
+            "before": before.sim.success.mean,
+            "after": after.sim.success.mean,
+        },
         "training_tasks": {name: used.count(name) for name in plan.mix},
         "left_out": dict(verdicts.get("left_out", {})) | left_out,
         "verdicts": verdicts.get("overall"),
@@ -153,7 +159,7 @@ def main() -> int:
     parser.add_argument("--sizes", default="", help="other sizes of the plan, such as rl_batches=12,demonstrations=600")
     parser.add_argument("--warm", type=Path, default=None, help="a policy to begin with")
     parser.add_argument("--tasks", type=Path, default=None, help="training tasks, vetted before")
-    parser.add_argument("--train-domains", default="", help="of the tasks, train on these alone")
+    parser.add_argument("--train-domains", default="", help="simulate these alone")
     parser.add_argument("--run-dir", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()

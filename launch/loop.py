@@ -263,8 +263,9 @@ class Run:
         self.stages("more_sft", learn, "more_sft", seconds)
         return out
 
-    def evaluation(self, name: str, policy: Path, world: Path) -> Worlds:
-        """``policy`` on held-out tasks: real and simulated, the same ones, and on held-out families."""
+    def evaluation(self, name: str, policy: Path, world: Path, simulated: Collection[str] = ()) -> Worlds:
+        """``policy`` on held-out tasks: real and simulated, the same ones, and on held-out families. ``simulated``: the
+        domains that are also played in the simulator, all where none is named."""
         from launch.config import load
         from launch.counting import counting
         from launch.pools import policy_pool
@@ -282,12 +283,13 @@ class Run:
         def measure() -> dict[str, Any]:
             tasks = self.tasks("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
             families = self.tasks("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
+            in_both = [task for task in tasks if not simulated or task.domain in simulated]
             rollout = RolloutConfig(
                 slots=48, max_tokens=sampled.max_tokens, max_context=context, engine="ray", workers=2
             )
             jobs = (
                 ("real", tasks, REAL, sampled),
-                ("sim", tasks, SIM, sampled),
+                ("sim", in_both, SIM, sampled),
                 ("family", families, REAL, sampled),
                 ("greedy", tasks, REAL, greedy),
             )
@@ -299,9 +301,8 @@ class Run:
                     write_trajectories(files[part], found)
             return {"policy": str(policy)}
 
-        self.stages(
-            f"evaluate {name}", measure, f"eval/{name}", (self.plan.heldout_tasks, self.plan.family_tasks, sampled)
-        )
+        settings = (self.plan.heldout_tasks, self.plan.family_tasks, sampled, *sorted(simulated))
+        self.stages(f"evaluate {name}", measure, f"eval/{name}", settings)
         parts = {part: evaluate(list(read_trajectories(file))) for part, file in files.items()}
         return Worlds(parts["real"], parts["sim"], parts["family"], parts["greedy"], files["real"], files["sim"])
 
