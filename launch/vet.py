@@ -66,18 +66,20 @@ def slips(task: Task, seed: int) -> tuple[str, ...]:
     return behaviours(task.domain).slip(task, random.Random(derive_seed(seed, "slip", task.id)))
 
 
-def endings(pool: Pool, chosen: Sequence[Solution], seed: int) -> tuple[list[Ending], int]:
+def endings(pool: Pool, chosen: Sequence[Solution], seed: int, reality: Pool | None = None) -> tuple[list[Ending], int]:
     """(paired verdicts, endings left out because the real world gave none). Families of several domains carry theirs in
-    their name."""
+    their name. ``reality``: for the real half, where a machine bears fewer episodes at once than the world model."""
     mixed = len({task.domain for task, _, _ in chosen}) > 1
     jobs = [
         (task, actions, world, derive_seed(seed, "vet", task.id, behaviour, *actions))
         for world in (REAL, SIM)
         for task, behaviour, actions in chosen
     ]
-    with counting(pool, "known solutions in both worlds"):
-        outcomes = pool.replay(jobs, timeout=EPISODE_SECONDS)
-    real, simulated = outcomes[: len(chosen)], outcomes[len(chosen) :]
+    reality = reality or pool
+    with counting(reality, "known solutions, real"):
+        real = reality.replay(jobs[: len(chosen)], timeout=EPISODE_SECONDS)
+    with counting(pool, "known solutions, simulated"):
+        simulated = pool.replay(jobs[len(chosen) :], timeout=EPISODE_SECONDS)
     found, lost = [], 0
     for (task, behaviour, actions), in_reality, in_simulator in zip(chosen, real, simulated, strict=True):
         truth = None if in_reality.fault else success(in_reality.results)

@@ -6,8 +6,13 @@ import dataclasses
 
 import pytest
 
+import launch.vet
 from launch.vet import supported
+from launch.worlds import REAL, SIM
+from rollout.local_pool import LocalPool
 from rollout.types import Observation
+from tests.fakes import FakeFactory, make_tasks
+from tests.test_pool import spec_for
 from worldmodel.domains import kit
 from worldmodel.domains.mcp import MCP
 from worldmodel.vetting import Ending, alarm, reject_reason, verdict_quality, vet
@@ -47,6 +52,18 @@ def test_what_an_answer_rests_on_must_be_shown_in_the_simulator_too() -> None:
     assert supported(task, task.reference.gold, [Observation("nothing of it")], [])  # computed, never shown
     state = next(task for task in kit("mcp").generate("train", 60, 5) if task.family == "add_order")
     assert supported(state, state.reference.gold, real, [])  # its probes read the world
+
+
+def test_each_half_is_played_in_its_own_pool(tmp_path) -> None:
+    tasks = make_tasks(3)
+    chosen = [*((t, "gold", t.reference.gold) for t in tasks), (tasks[0], "empty", ("done",))]
+    with (
+        LocalPool(spec_for(tmp_path, env_factories={REAL: FakeFactory()}, env=REAL)) as reality,
+        LocalPool(spec_for(tmp_path, env_factories={SIM: FakeFactory()}, env=SIM)) as simulator,
+    ):
+        found, lost = launch.vet.endings(simulator, chosen, 0, reality)
+    assert lost == 0 and [e.task_id for e in found] == ["t0", "t1", "t2", "t0"]
+    assert [(e.behaviour, e.real, e.simulated) for e in found] == [("gold", True, True)] * 3 + [("empty", False, False)]
 
 
 def test_a_task_that_was_not_tried_both_ways_is_not_used() -> None:
