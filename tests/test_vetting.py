@@ -55,7 +55,7 @@ def test_what_an_answer_rests_on_must_be_shown_in_the_simulator_too() -> None:
 
 
 def test_each_half_is_played_in_its_own_pool(tmp_path) -> None:
-    tasks = make_tasks(3)
+    tasks = [dataclasses.replace(task, domain="terminal") for task in make_tasks(3)]
     chosen = [*((t, "gold", t.reference.gold) for t in tasks), (tasks[0], "empty", ("done",))]
     with (
         LocalPool(spec_for(tmp_path, env_factories={REAL: FakeFactory()}, env=REAL)) as reality,
