@@ -371,7 +371,8 @@ def test_open_observations_leave_the_loss() -> None:
 def test_demonstrations_of_a_mixture_begin_with_what_their_world_shows() -> None:
     chat = build_chat()
     tasks = kit("android").generate("train", 3, 0)
-    for task, (ids, mask) in zip(tasks, demonstrations(tasks, chat, WarmRecipe(gold=1.0, max_length=8192)), strict=True):
+    rows = demonstrations(tasks, chat, WarmRecipe(gold=1.0, max_length=8192))
+    for task, (ids, mask) in zip(tasks, rows, strict=True):
         trained = chat.decode([i for i, flag in zip(ids, mask, strict=True) if flag])
         assert all(action in trained for action in task.reference.gold) and mask[-1] == 1
         assert task.instruction in chat.decode([i for i, flag in zip(ids, mask, strict=True) if not flag])
