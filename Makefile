@@ -1,5 +1,5 @@
 # Each target works alone on a fresh machine: `setup` makes .venv first, and is instant when nothing changed.
-.PHONY: setup setup-test quickstart test test-domains test-vllm lint types ci clean
+.PHONY: setup setup-test quickstart test test-domains test-vllm lint types chaos ci clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in HEAVY and item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.domain)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imports_are_not_garbage() -> None:
+    """Every Trainer collects garbage at its end: without this it walks all of torch and transformers each time."""
+    gc.freeze()
 
 
 @pytest.fixture
