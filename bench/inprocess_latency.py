@@ -1,0 +1,112 @@
+"""Latency of the worlds that need no process of their own, android and search: start, one step, verdict.
+
+Run on an idle machine: ``python -m bench.inprocess_latency``. Plays the known good behaviour of held-out tasks, the
+families in turn. Writes bench/results/inprocess_latency.json with the command, medians and 95th percentiles in
+milliseconds, the steps by action, the cold first episode of the process (imports, corpus, index) and the load average
+before the run. Exits 1 where a bar is missed (medians), 2 where search is not set up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rollout.protocols import EnvFactory
+from rollout.types import ObservationKind, Task
+from worldmodel.domains import kit
+
+BARS = {"android": {"start": 5.0, "step": 2.0}, "search": {"start": 10.0, "step": 10.0}}  # milliseconds, median
+Times = dict[str, list[float]]
+
+
+async def episode(factory: EnvFactory, task: Task, times: Times, actions: Times) -> None:
+    """One task, acted out as known good; raises where it does not succeed."""
+    begun = time.perf_counter()
+    environment = factory(task, 1)
+    try:
+        await environment.start()
+        times["start"].append((time.perf_counter() - begun) * 1000)
+        for text in task.reference.gold:
+            begun = time.perf_counter()
+            action = environment.parse(text)
+            seen = await environment.step(action)
+            times["step"].append((time.perf_counter() - begun) * 1000)
+            actions[action.name].append(times["step"][-1])
+            if seen.kind is not ObservationKind.OK:
+                raise RuntimeError(f"{task.id}: {text!r} was answered {seen.text!r}")
+        begun = time.perf_counter()
+        results = await environment.verify(task.checks)
+        times["verify"].append((time.perf_counter() - begun) * 1000)
+        if not all(result.passed for result in results):
+            raise RuntimeError(f"{task.id}: the known solution did not succeed")
+    finally:
+        await environment.close()
+
+
+def summary(values: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            "count": len(row),
+            "median": round(statistics.median(row), 3),
+            "p95": round(statistics.quantiles(row, n=20)[-1] if len(row) > 1 else row[0], 3),
+        }
+        for name, row in sorted(values.items())
+    }
+
+
+async def measure(name: str, count: int) -> dict[str, Any]:
+    """The first episode apart, then ``count`` of held-out tasks."""
+    found = kit(name)
+    cold: Times = defaultdict(list)
+    times, actions = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    factory = found.real()
+    await episode(factory, found.generate("train", 1, 1)[0], cold, defaultdict(list))
+    for task in found.generate("heldout", count, 0):
+        await episode(factory, task, times, actions)
+    medians = {key: statistics.median(row) for key, row in times.items()}
+    return {
+        "episodes": count,
+        "cold": {"start": round(cold["start"][0], 3), "first_step": round(cold["step"][0], 3)},
+        "latency": summary(times),
+        "step_by_action": summary(actions),
+        "bars": {**BARS[name], "missed": [key for key, bar in BARS[name].items() if medians[key] >= bar]},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--count", type=int, default=100)
+    default = Path(__file__).parent / "results" / "inprocess_latency.json"
+    parser.add_argument("--out", type=Path, default=default)
+    options = parser.parse_args()
+    for name in BARS:
+        if lacking := kit(name).missing():
+            print(f"{name}: missing {lacking}")
+            return 2
+    load = os.getloadavg()[0]
+    result = {
+        "command": " ".join(["python -m bench.inprocess_latency", *sys.argv[1:]]),
+        "unit": "milliseconds",
+        "load_before": round(load, 2),
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        **{name: asyncio.run(measure(name, options.count)) for name in BARS},
+    }
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+    return 1 if any(result[name]["bars"]["missed"] for name in BARS) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
