@@ -1,11 +1,9 @@
 """What the verdicts of a world model are worth, domain by domain: known endings of held-out tasks in both worlds.
 
-    python -m bench.verdicts MODEL [--domains terminal,mcp,...] [--tasks 60] [--samples 3] [--seed 5] [--slots 32]
-        [--out FILE]
+    python -m bench.verdicts MODEL [--domains terminal,mcp,...] [--tasks 60] [--samples 3] [--seed 5] [--out FILE]
 
 Every task is acted out with its gold solution, each wrong one, nothing at all, and a near miss of gold. ``predicted``
 is about the families whose verdicts rest on predicted replies; the rest are those that the policy's own words decide.
-``--slots``: episodes at once in each of two workers of the real world (os: 3, every one is a desktop).
 A domain whose checks need execution (swe) has no simulated verdicts to measure. Each domain is written as soon as it
 is there; those of other weights are dropped.
 """
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.evaluate import write_json
-from launch.pools import replay_pool
+from launch.pools import bearable, replay_pool
 from launch.vet import Solution, endings, own_words, slips, solutions
 from launch.worlds import training_worlds, world_model_config
 from worldmodel.config import WorldModelConfig
@@ -34,11 +32,12 @@ DOMAINS = "terminal,mcp,web,android,os,search"
 WORKERS = 2  # each has a world model and reads several episodes at once
 
 
-def measured(config: WorldModelConfig, domain: str, count: int, seed: int, slots: int) -> dict[str, Any]:
+def measured(config: WorldModelConfig, domain: str, count: int, seed: int) -> dict[str, Any]:
     tasks = generate({domain: 1.0}, "heldout", count, seed)
     chosen: list[Solution] = [*solutions(tasks), *((task, "policy", slips(task, seed)) for task in tasks)]
     begun = time.monotonic()
     worlds = training_worlds(config)
+    slots = bearable([domain], 32)
     with replay_pool(worlds, WORKERS, slots) as reality, replay_pool(worlds, WORKERS, 32) as pool:
         found, lost = endings(pool, chosen, seed, reality)
     vetting, own = vet(found), {task.id for task in tasks if own_words(task, ()) is not None}
@@ -59,7 +58,6 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=60)
     parser.add_argument("--samples", type=int, default=3, help="predictions of each probe")
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--slots", type=int, default=32, help="of a worker in the real world")
     parser.add_argument("--out", type=Path, default=RESULTS)
     o = parser.parse_args()
     config = world_model_config(str(o.model)).model_copy(update={"verdict_samples": o.samples})
@@ -68,7 +66,7 @@ def main() -> None:
     if kept.get("made") != made:
         kept = {"made": made, "domains": {}}
     for domain in o.domains.split(","):
-        found = measured(config, domain, o.tasks, o.seed, o.slots)
+        found = measured(config, domain, o.tasks, o.seed)
         found["command"] = " ".join(["python -m bench.verdicts", *sys.argv[1:]])
         kept["domains"][domain] = found
         write_json(o.out, kept)

@@ -16,7 +16,7 @@ from typing import Any
 
 from launch.counting import counting
 from launch.errors import UserError, need_file
-from launch.pools import policy_pool, replay_pool
+from launch.pools import bearable, policy_pool, replay_pool
 from launch.served import Served
 from launch.worlds import REAL, check_model_folder, positions, real, simulated, world_model_config
 from rollout.config import RolloutConfig
@@ -118,7 +118,7 @@ def _run_policy(what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvF
     rollout = RolloutConfig(
         engine="ray" if what.workers > 1 else "local",
         workers=what.workers,
-        slots=SLOTS,
+        slots=bearable({task.domain for task in tasks}, SLOTS) if REAL in worlds else SLOTS,
         max_tokens=max_tokens,
         max_context=max_context,
     )
@@ -152,7 +152,8 @@ def _run_reference(
     what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]
 ) -> dict[str, list[Trajectory]]:
     runs = {}
-    with replay_pool(worlds, what.workers, SLOTS) as pool, counting(pool, "evaluation"):
+    slots = bearable({task.domain for task in tasks}, SLOTS) if REAL in worlds else SLOTS
+    with replay_pool(worlds, what.workers, slots) as pool, counting(pool, "evaluation"):
         for name in worlds:
             actions = [task.reference.gold if what.policy == "gold" else kit(task.domain).empty for task in tasks]
             seeds = [derive_seed(what.seed, "eval", task.id) for task in tasks]

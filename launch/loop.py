@@ -130,7 +130,7 @@ class Run:
         """Simulated against real verdicts on held-out endings: gold, wrong, empty, what the policy does, and near
         misses of the gold solution, which is where a policy looks for rewards that are not there."""
         from launch.evaluate import measure_fidelity
-        from launch.pools import replay_pool
+        from launch.pools import bearable, replay_pool
         from launch.report.build import verdict_table
         from launch.vet import Solution, endings, slips
         from launch.worlds import training_worlds
@@ -148,7 +148,7 @@ class Run:
             played = self._played(policy, tasks)
             chosen += [(t.task, "policy", tuple(turn.action.text for turn in t.turns)) for t in played]
             chosen += [(task, "policy", slips(task, self.seed)) for task in tasks]
-            with replay_pool(training_worlds(self.model(world)), workers=2, slots=32) as pool:
+            with replay_pool(training_worlds(self.model(world)), workers=2, slots=bearable(self.plan.mix, 32)) as pool:
                 found, lost = endings(pool, chosen, self.seed)
             vetting = vet(found)
             recorded = [episode for episode in map(as_episode, played) if episode is not None]
@@ -167,17 +167,18 @@ class Run:
         """What the sampled policy does on each task in the real world."""
         from launch.config import load
         from launch.counting import counting
-        from launch.pools import policy_pool
+        from launch.pools import bearable, policy_pool
         from launch.worlds import REAL, real
 
-        worlds, rollout = {REAL: real(self.plan.mix)}, load(config_file(self.plan.config)).rollout
+        worlds, asked = {REAL: real(self.plan.mix)}, load(config_file(self.plan.config)).rollout
+        rollout = asked.model_copy(update={"slots": bearable(self.plan.mix, asked.slots)})
         with policy_pool(str(policy), worlds, rollout, REAL) as pool, counting(pool, "policy", self.say):
             return pool.run_tasks(tasks, env=REAL, seed=self.seed)
 
     def vetted_tasks(self, world: Path, distrusted: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
         """Training tasks whose gold passes and whose wrong and empty solutions fail in the simulator too; and the
         families that have none, with the reason: too many false positives, or no such task."""
-        from launch.pools import replay_pool
+        from launch.pools import bearable, replay_pool
         from launch.vet import trying
         from launch.worlds import training_worlds
         from worldmodel.tasks import save
@@ -189,7 +190,7 @@ class Run:
             # the few tasks of the verdict stage do not speak for their family: here each task is tried
             left_out = {family: reason for family, reason in distrusted.items() if reason != NO_TASK}
             tasks = self.tasks("train", self.plan.train_tasks, self.seed + 7_000_003, left_out)
-            with replay_pool(training_worlds(self.model(world)), workers=2, slots=64) as pool:
+            with replay_pool(training_worlds(self.model(world)), workers=2, slots=bearable(self.plan.mix, 64)) as pool:
                 vetting = vet(trying(pool, tasks, self.seed))
             usable = set(vetting.usable)
             save([task for task in tasks if task.id in usable], file)
@@ -268,7 +269,7 @@ class Run:
         domains that are also played in the simulator, all where none is named."""
         from launch.config import load
         from launch.counting import counting
-        from launch.pools import policy_pool
+        from launch.pools import bearable, policy_pool
         from launch.worlds import REAL, SIM, training_worlds
         from rollout.config import RolloutConfig
         from rollout.evaluate import evaluate
@@ -284,8 +285,9 @@ class Run:
             tasks = self.tasks("heldout", self.plan.heldout_tasks, HELD_OUT_SEED + self.seed)
             families = self.tasks("family", self.plan.family_tasks, HELD_OUT_SEED + self.seed)
             in_both = [task for task in tasks if not simulated or task.domain in simulated]
+            slots = bearable(self.plan.mix, 48)
             rollout = RolloutConfig(
-                slots=48, max_tokens=sampled.max_tokens, max_context=context, engine="ray", workers=2
+                slots=slots, max_tokens=sampled.max_tokens, max_context=context, engine="ray", workers=2
             )
             jobs = (
                 ("real", tasks, REAL, sampled),

@@ -5,7 +5,7 @@ Owns: the choice of engine and the parts of a ``PoolSpec``. Refuses: what runs o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from launch.served import Served
@@ -19,6 +19,7 @@ from rollout.samplers.text import MAX_MESSAGES, TextPolicy
 from rollout.types import Completion, Message, Session
 from rollout.weight_files import WeightWriter
 from rollout.worker import PoolSpec
+from worldmodel.domains import kit
 
 SERVED_UPDATE_SECONDS = 600.0  # for writing, draining and loading weights, on all servers at once
 
@@ -92,6 +93,11 @@ def replay_pool(worlds: Mapping[str, EnvFactory], workers: int = 1, slots: int =
         env=next(iter(worlds)),
     )
     return start(spec, workers > 1)
+
+
+def bearable(domains: Iterable[str], slots: int) -> int:
+    """``slots`` of a worker, or as many as the real world of each of ``domains`` allows: 64 desktops end a machine."""
+    return min((slots, *(kit(name).slots for name in domains)))
 
 
 def start(spec: PoolSpec, ray: bool) -> Pool:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from launch.counting import counting
-from launch.pools import replay_pool
+from launch.pools import bearable, replay_pool
 from launch.report.build import verdict_table
 from launch.worlds import REAL, SIM, real, simulated
 from rollout.pool import Pool
@@ -29,9 +29,9 @@ Solution = tuple[Task, Behaviour, tuple[str, ...]]
 
 def vet_tasks(config: WorldModelConfig, tasks: Sequence[Task], seed: int) -> Vetting:
     """Act out every known solution of ``tasks`` in reality and in the simulator behind ``config``, and decide."""
-    with replay_pool(
-        {REAL: real({task.domain for task in tasks}), SIM: simulated(config)}, slots=config.concurrency
-    ) as pool:
+    domains = {task.domain for task in tasks}
+    worlds = {REAL: real(domains), SIM: simulated(config)}
+    with replay_pool(worlds, slots=bearable(domains, config.concurrency)) as pool:
         found, _ = endings(pool, list(solutions(tasks)), seed)
     return vet(found)
 

@@ -13,7 +13,7 @@ import pytest
 from launch.cli import main
 from launch.collect import collect
 from launch.errors import UserError
-from launch.evaluate import Evaluand, evaluate_policy, load_tasks, replayed, room
+from launch.evaluate import SLOTS, Evaluand, evaluate_policy, load_tasks, replayed, room
 from launch.train import check_same_experiment, num_batches
 from launch.worlds import check_model_folder, world_model_config
 from rollout.errors import CheckpointError, ConfigError, TaskError
@@ -228,6 +228,22 @@ def test_policy_in_both_worlds_is_paired(policy: Path) -> None:
     assert found.transfer is not None and found.transfer.gap.count == 2
     assert [row[0] for row in found.rows()][:3] == ["", "real", "sim"]
     assert found.to_json()["gap"]["count"] == 2
+
+
+def test_an_evaluation_holds_no_more_desktops_than_a_machine_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def pool(worlds: object, workers: int, slots: int) -> None:
+        raise Asked(slots)
+
+    monkeypatch.setattr("launch.evaluate.replay_pool", pool)
+    monkeypatch.setattr("launch.evaluate.real", lambda domains: None)  # its desktop need not be set up
+    for domain, slots in (("android", SLOTS), ("os", kit("os").slots), ("android,os", kit("os").slots)):
+        with pytest.raises(Asked) as asked:
+            evaluate_policy(Evaluand("gold"), load_tasks(None, "heldout", 2, 0, domain), ("real",))
+        assert asked.value.args == (slots,), domain
+    assert kit("os").slots < SLOTS
 
 
 @pytest.mark.sandbox

@@ -38,6 +38,7 @@ class DomainKit:
     ``benchmark`` with ids that begin with ``NAME/``. They are evaluation data (``worldmodel.trainable``), as are the
     families that ``held_out`` names, which are those of the split ``family``. ``boxed``: episodes run in the sandbox.
     ``max_tokens``, ``max_context``: what an evaluated policy may write in a turn and read in an episode, in tokens.
+    ``slots``: episodes that a worker may have in its real environment at once, where each is a heavy thing to hold.
     """
 
     domain: Domain
@@ -54,6 +55,7 @@ class DomainKit:
     boxed: bool = True
     max_tokens: int = 256
     max_context: int = 16384
+    slots: int = 64
 
 
 def names() -> tuple[str, ...]:

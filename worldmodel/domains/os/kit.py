@@ -41,4 +41,4 @@ def _held_out() -> tuple[str, ...]:
     return tuple(HELD_OUT)
 
 
-KIT = DomainKit(OS, (DONE,), _real, _generate, _missing, _setup, held_out=_held_out)
+KIT = DomainKit(OS, (DONE,), _real, _generate, _missing, _setup, held_out=_held_out, slots=3)  # each is a desktop
