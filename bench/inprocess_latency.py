@@ -17,7 +17,9 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +66,23 @@ def summary(values: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
     }
 
 
-async def measure(name: str, count: int) -> dict[str, Any]:
-    """The first episode apart, then ``count`` of held-out tasks."""
+def drawn(name: str, count: int) -> list[Task]:
+    """One task of training, then ``count`` held-out ones. For a process of its own: it loads the corpus."""
+    return [kit(name).generate("train", 1, 1)[0], *kit(name).generate("heldout", count, 0)]
+
+
+async def measure(name: str, first: Task, tasks: Sequence[Task]) -> dict[str, Any]:
+    """The first episode of the process apart."""
     found = kit(name)
     cold: Times = defaultdict(list)
     times, actions = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     factory = found.real()
-    await episode(factory, found.generate("train", 1, 1)[0], cold, defaultdict(list))
-    for task in found.generate("heldout", count, 0):
+    await episode(factory, first, cold, defaultdict(list))
+    for task in tasks:
         await episode(factory, task, times, actions)
     medians = {key: statistics.median(row) for key, row in times.items()}
     return {
-        "episodes": count,
+        "episodes": len(tasks),
         "cold": {"start": round(cold["start"][0], 3), "first_step": round(cold["step"][0], 3)},
         "latency": summary(times),
         "step_by_action": summary(actions),
@@ -94,6 +101,8 @@ def main() -> int:
             print(f"{name}: missing {lacking}")
             return 2
     load = os.getloadavg()[0]
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        tasks = {name: apart.submit(drawn, name, options.count).result() for name in BARS}
     result = {
         "command": " ".join(["python -m bench.inprocess_latency", *sys.argv[1:]]),
         "unit": "milliseconds",
@@ -101,7 +110,7 @@ def main() -> int:
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        **{name: asyncio.run(measure(name, options.count)) for name in BARS},
+        **{name: asyncio.run(measure(name, first, rest)) for name, (first, *rest) in tasks.items()},
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
