@@ -16,7 +16,7 @@ from typing import Any
 
 from launch.counting import counting
 from launch.errors import UserError, need_file
-from launch.pools import bearable, policy_pool, replay_pool
+from launch.pools import REPLAY_SECONDS, bearable, policy_pool, replay_pool
 from launch.served import Served
 from launch.worlds import REAL, check_model_folder, positions, real, simulated, world_model_config
 from rollout.config import RolloutConfig
@@ -158,7 +158,7 @@ def _run_reference(
             actions = [task.reference.gold if what.policy == "gold" else kit(task.domain).empty for task in tasks]
             seeds = [derive_seed(what.seed, "eval", task.id) for task in tasks]
             jobs = [(t, a, name, s) for t, a, s in zip(tasks, actions, seeds, strict=True)]
-            outcomes = pool.replay(jobs)
+            outcomes = pool.replay(jobs, timeout=REPLAY_SECONDS)
             runs[name] = [replayed(task, name, o) for task, o in zip(tasks, outcomes, strict=True)]
     return runs
 

@@ -21,6 +21,7 @@ from rollout.weight_files import WeightWriter
 from rollout.worker import PoolSpec
 from worldmodel.domains import kit
 
+REPLAY_SECONDS = 1800.0  # an episode: a world model bounds each prediction, and many wait for their turn
 SERVED_UPDATE_SECONDS = 600.0  # for writing, draining and loading weights, on all servers at once
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from launch.counting import counting
-from launch.pools import bearable, replay_pool
+from launch.pools import REPLAY_SECONDS, bearable, replay_pool
 from launch.report.build import verdict_table
 from launch.worlds import REAL, SIM, real, simulated
 from rollout.pool import Pool
@@ -23,7 +23,6 @@ from worldmodel.mixture import family
 from worldmodel.vetting import Behaviour, Ending, Vetting, vet
 
 NEAR_MISSES = 2  # a task
-EPISODE_SECONDS = 1800.0  # in either world: the world model bounds each prediction, and many wait for their turn
 Solution = tuple[Task, Behaviour, tuple[str, ...]]
 
 
@@ -77,9 +76,9 @@ def endings(pool: Pool, chosen: Sequence[Solution], seed: int, reality: Pool | N
     ]
     reality = reality or pool
     with counting(reality, "known solutions, real"):
-        real = reality.replay(jobs[: len(chosen)], timeout=EPISODE_SECONDS)
+        real = reality.replay(jobs[: len(chosen)], timeout=REPLAY_SECONDS)
     with counting(pool, "known solutions, simulated"):
-        simulated = pool.replay(jobs[len(chosen) :], timeout=EPISODE_SECONDS)
+        simulated = pool.replay(jobs[len(chosen) :], timeout=REPLAY_SECONDS)
     found, lost = [], 0
     for (task, behaviour, actions), in_reality, in_simulator in zip(chosen, real, simulated, strict=True):
         truth = None if in_reality.fault else success(in_reality.results)
