@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from worldmodel.domains.mcp import MCP, tau2
 from worldmodel.domains.mcp.grammar import MAX_ANSWER, call
 from worldmodel.domains.mcp.kit import KIT
 from worldmodel.domains.mcp.tau2 import install, real, tasks
-from worldmodel.domains.mcp.tau2.inside import server
+from worldmodel.domains.mcp.tau2.inside import bank, server
 from worldmodel.domains.mcp.tau2.real import Tau2Environment, parse
 from worldmodel.domains.mcp.tau2.schema import shown
 from worldmodel.sandbox import SandboxError
@@ -247,6 +248,33 @@ async def seen(*texts: str) -> tuple[list[Observation], Tau2Environment]:
         await environment.close()
 
 
+def test_a_bank_begins_with_the_task_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's data base takes the rows of a task in as they are, and tools change them."""
+
+    class Tools:
+        def initialize(self) -> None:
+            self.db: dict[str, int] = {}
+
+        def pay(self) -> int:
+            self.db["balance"] -= 1
+            return self.db["balance"]
+
+    def begin(agent: Tools, customer: Tools, start: dict[str, int]) -> None:
+        agent.db = start
+
+    parts = SimpleNamespace(
+        BankingAgentTools=SimpleNamespace(BankingAgentTools=Tools),
+        BankingUserTools=SimpleNamespace(BankingUserTools=Tools),
+        environment=SimpleNamespace(apply_initial_state=begin),
+        task=SimpleNamespace(model_validate=lambda task: SimpleNamespace(initial_state=task["start"])),
+        tools=SimpleNamespace(all_banking_agent_tools=[Tools.pay], banking_grep=Tools.pay),
+    )
+    monkeypatch.setattr(bank, "bank", lambda: parts)
+    task = {"start": {"balance": 5}}
+    for _ in range(2):
+        assert bank.World("banking", task).call("pay", {}) == {"content": "4", "error": False}
+
+
 @pytest.mark.sandbox
 @pytest.mark.parametrize("end", ["die", "hang"])
 async def test_a_call_that_ends_the_process_is_told_and_the_others_are_repeated(
@@ -359,6 +387,12 @@ def test_gold_passes_and_without_its_changes_it_fails(domain: str) -> None:
         reads = tuple(text for text in task.reference.gold if json.loads(text)["name"] not in writes)
         assert acted(task, reads)[0] is False, task.id
         assert acted(task, task.reference.gold[:-1])[0] is False, f"{task.id}: no end was said"
+
+
+@real_world
+def test_gold_passes_where_it_changes_rows_that_the_task_brings() -> None:
+    task = next(task for task in listed("banking") if task.id == "tau2-banking/task_051")
+    assert acted(task, task.reference.gold)[0] is True
 
 
 @real_world

@@ -8,6 +8,7 @@ The packages are there in the box only, so they are imported where they are firs
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import types
@@ -110,7 +111,8 @@ class World:
         self._customer = bank().BankingUserTools.BankingUserTools()
         self.agent.initialize()
         self._customer.db, self._customer.initialized = self.agent.db, True
-        start = bank().task.model_validate(task).initial_state
+        # a copy: the data base takes the task's own rows in and changes them, and a verdict begins from them once more
+        start = bank().task.model_validate(copy.deepcopy(task)).initial_state
         bank().environment.apply_initial_state(self.agent, self._customer, start)
         self._agents = frozenset(agent_tools())
 
