@@ -184,6 +184,34 @@ def test_what_a_killed_keeper_was_just_starting_is_ended_by_the_next_one() -> No
     assert eventually(lambda: not any(running(pid) for pid in left()))
 
 
+def test_what_a_killed_keeper_left_of_a_starting_box_is_ended_without_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bubblewrap's first process inside does not die with the keeper while it waits for the one outside."""
+
+    def start() -> None:
+        with contextlib.suppress(SandboxError):
+            Machine({}).start()
+
+    stop_keeper()
+    victim = keeper()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)  # for the user of the box
+        stand_in, started = folder / "bwrap", folder / "pid"
+        stand_in.write_text(f"#!/bin/sh\nsleep 300 &\necho $! >{name}/new\nmv {name}/new {started}\nwait\n")
+        stand_in.chmod(0o755)
+        monkeypatch.setattr(victim, "bubblewrap", str(stand_in))
+        monkeypatch.setattr("worldmodel.sandbox.machine.keeper", lambda: victim)  # no other one, which would clean up
+        starting = threading.Thread(target=start)
+        starting.start()
+        assert eventually(started.exists)
+        left = int(started.read_text())
+    os.kill(victim.pid, signal.SIGKILL)
+    assert eventually(lambda: not victim.alive) and running(left)
+    victim.kill()
+    assert not running(left)
+    starting.join()
+
+
 def test_siblings_do_not_meet() -> None:
     with Machine({"files": {"mine": "secret-of-one"}}) as one, Machine({}) as two:
         one.run("sleep 100 & cp mine /tmp/mine")

@@ -6,12 +6,15 @@ Refuses: policy (what to run, with which bounds: box).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,8 @@ class Link:
         """One request, one answer; descriptors go and come with it."""
         with self._lock:
             if not self.alive:
+                if self._process.poll() is not None:
+                    _end_session(self.pid)
                 raise SandboxError("sandbox: the keeper process is gone")
             try:
                 send(self._socket, body, descriptors)
@@ -88,6 +93,7 @@ class Link:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
+        _end_session(self.pid)
 
 
 def _stopped(pid: int) -> bool:
@@ -98,11 +104,36 @@ def _stopped(pid: int) -> bool:
     return stat.rpartition(b")")[2].split()[0] in (b"T", b"t")
 
 
+def _end_session(leader: int) -> None:
+    """Kill what a keeper that was killed left behind: of a box that was just starting, the first process inside waits
+    for the one outside, for ever, and is still of the keeper's session. No other process can be: a pid is not given
+    again while it names a session."""
+    until = time.monotonic() + 1.0
+    while (left := _of_session(leader)) and time.monotonic() < until:
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+
+
+def _of_session(leader: int) -> list[int]:
+    """Pids whose session is ``leader``, without those that only wait to be reaped."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, _, session = (path / "stat").read_bytes().rpartition(b")")[2].split()[:4]
+                if int(session) == leader and state not in (b"Z", b"X"):
+                    found.append(int(path.name))
+    return found
+
+
 def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    """The keeper, isolated from site packages, with nothing in its environment."""
+    """The keeper, isolated from site packages, with nothing in its environment, in a session of its own."""
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _PROGRAM, str(os.getpid()), str(theirs.fileno())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env={}, cwd="/",
+        start_new_session=True,
     )  # fmt: skip
 
 
