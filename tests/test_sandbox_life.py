@@ -206,10 +206,9 @@ def test_what_a_killed_keeper_left_of_a_starting_box_is_ended_without_cgroups(mo
         assert eventually(started.exists)
         left = int(started.read_text())
     os.kill(victim.pid, signal.SIGKILL)
-    assert eventually(lambda: not victim.alive) and running(left)
+    starting.join(40)
     victim.kill()
-    assert not running(left)
-    starting.join()
+    assert not starting.is_alive() and not running(left)
 
 
 def test_siblings_do_not_meet() -> None:
