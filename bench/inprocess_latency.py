@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from bench.latency import facts, publish, summary
 from rollout.protocols import EnvFactory
 from rollout.types import ObservationKind, Task
 from worldmodel.domains import kit
@@ -55,17 +53,6 @@ async def episode(factory: EnvFactory, task: Task, times: Times, actions: Times)
         await environment.close()
 
 
-def summary(values: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-    return {
-        name: {
-            "count": len(row),
-            "median": round(statistics.median(row), 3),
-            "p95": round(statistics.quantiles(row, n=20)[-1] if len(row) > 1 else row[0], 3),
-        }
-        for name, row in sorted(values.items())
-    }
-
-
 def drawn(name: str, count: int) -> list[Task]:
     """One task of training, then ``count`` held-out ones. For a process of its own: it loads the corpus."""
     return [kit(name).generate("train", 1, 1)[0], *kit(name).generate("heldout", count, 0)]
@@ -84,8 +71,8 @@ async def measure(name: str, first: Task, tasks: Sequence[Task]) -> dict[str, An
     return {
         "episodes": len(tasks),
         "cold": {"start": round(cold["start"][0], 3), "first_step": round(cold["step"][0], 3)},
-        "latency": summary(times),
-        "step_by_action": summary(actions),
+        "latency": summary(times, 3),
+        "step_by_action": summary(actions, 3),
         "bars": {**BARS[name], "missed": [key for key, bar in BARS[name].items() if medians[key] >= bar]},
     }
 
@@ -100,21 +87,12 @@ def main() -> int:
         if lacking := kit(name).missing():
             print(f"{name}: missing {lacking}")
             return 2
-    load = os.getloadavg()[0]
+    known = facts("python -m bench.inprocess_latency")
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:
         tasks = {name: apart.submit(drawn, name, options.count).result() for name in BARS}
-    result = {
-        "command": " ".join(["python -m bench.inprocess_latency", *sys.argv[1:]]),
-        "unit": "milliseconds",
-        "load_before": round(load, 2),
-        "cpus": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        **{name: asyncio.run(measure(name, first, rest)) for name, (first, *rest) in tasks.items()},
-    }
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
-    return 1 if any(result[name]["bars"]["missed"] for name in BARS) else 0
+    measured = {name: asyncio.run(measure(name, first, rest)) for name, (first, *rest) in tasks.items()}
+    publish(known | measured, options.out)
+    return 1 if any(found["bars"]["missed"] for found in measured.values()) else 0
 
 
 if __name__ == "__main__":

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.latency import facts, publish, summary
 from rollout.types import ObservationKind, Task
 from worldmodel.domains.mcp.kit import KIT
 from worldmodel.domains.mcp.real import McpEnvironment
@@ -68,17 +66,6 @@ async def measure(count: int) -> tuple[Times, Times, Times, float]:
     return times, starts, calls, cold["start"][0]
 
 
-def summary(values: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-    return {
-        name: {
-            "count": len(row),
-            "median": round(statistics.median(row), 2),
-            "p95": round(statistics.quantiles(row, n=20)[-1] if len(row) > 1 else row[0], 2),
-        }
-        for name, row in sorted(values.items())
-    }
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=100)
@@ -88,26 +75,19 @@ def main() -> int:
     if lacking := KIT.missing():
         print(f"missing {lacking}")
         return 2
-    load = os.getloadavg()[0]
+    known = facts("python bench/mcp_latency.py")
     times, starts, calls, cold = asyncio.run(measure(options.count))
     missed = [name for name, bar in BARS.items() if statistics.median(times[name]) >= bar]
     result = {
-        "command": " ".join(["python", "bench/mcp_latency.py", *sys.argv[1:]]),
+        **known,
         "episodes": options.count,
-        "unit": "milliseconds",
-        "load_before": round(load, 2),
-        "cpus": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
         "first_start_with_imports_and_keeper": round(cold, 2),
         "latency": summary(times),
         "start_by_servers": summary(starts),
         "step_by_tool": summary(calls),
         "bars": {**BARS, "missed": missed},
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    publish(result, options.out)
     return 1 if missed else 0
 
 

@@ -8,9 +8,7 @@ missed: start under 150 ms, a plain command under 10 ms (medians of 100).
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.latency import facts, publish, summary
 from worldmodel.sandbox import Machine
 
 STATE = {"files": {"a.txt": "b\na\nc\n", "notes/todo.txt": "milk\n"}, "dirs": ["out"], "modes": {"a.txt": "644"}}
@@ -61,32 +60,20 @@ def main() -> int:
     default = Path(__file__).parent / "results" / "sandbox_latency.json"
     parser.add_argument("--out", type=Path, default=default)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    known = facts("python bench/sandbox_latency.py")
     keeper = timed(lambda: Machine(STATE).__enter__().close())  # the first machine also starts the keeper
     times = measure(options.count)
     result = {
-        "command": " ".join(["python", "bench/sandbox_latency.py", *sys.argv[1:]]),
+        **known,
         "count": options.count,
-        "unit": "milliseconds",
-        "load_before": round(load, 2),
-        "cpus": os.cpu_count(),
-        "kernel": platform.release(),
         "root": os.getuid() == 0,
         "first_machine_with_keeper": round(keeper, 2),
-        "latency": {
-            name: {
-                "median": round(statistics.median(values), 2),
-                "p95": round(statistics.quantiles(values, n=20)[-1], 2),
-            }
-            for name, values in times.items()
-        },
+        "latency": summary(times),
         "transitions_per_second_one_process": round(transitions_per_second(max(1, options.count // 4)), 1),
     }
     missed = [name for name, bar in BARS.items() if statistics.median(times[name]) >= bar]
     result["bars"] = {**BARS, "missed": missed}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    publish(result, options.out)
     return 1 if missed else 0
 
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -20,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.latency import facts, publish, summary
 from rollout.types import Task
 from worldmodel.domains.swe.grammar import call
 from worldmodel.domains.swe.real import SweEnvironment
@@ -61,32 +59,19 @@ def main() -> int:
     default = Path(__file__).parent / "results" / "swe_latency.json"
     parser.add_argument("--out", type=Path, default=default)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    known = facts("python bench/swe_latency.py")
     tasks = generate("heldout", options.count + 1, 0)
     cold = asyncio.run(measure(tasks[:1], 0))  # also starts the keeper
     times = asyncio.run(measure(tasks[1:], options.verdicts))
     result = {
-        "command": " ".join(["python", "bench/swe_latency.py", *sys.argv[1:]]),
+        **known,
         "count": options.count,
-        "unit": "milliseconds",
-        "load_before": round(load, 2),
-        "cpus": os.cpu_count(),
-        "kernel": platform.release(),
         "first_start_with_keeper": round(cold["start"][0], 2),
-        "latency": {
-            name: {
-                "median": round(statistics.median(values), 2),
-                "p95": round(statistics.quantiles(values, n=20)[-1], 2),
-            }
-            for name, values in times.items()
-            if len(values) > 1
-        },
+        "latency": summary({name: row for name, row in times.items() if len(row) > 1}),
     }
     missed = [name for name, bar in BARS.items() if statistics.median(times[name]) >= bar]
     result["bars"] = {**BARS, "missed": missed}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=2))
+    publish(result, options.out)
     return 1 if missed else 0
 
 

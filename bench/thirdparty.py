@@ -25,8 +25,6 @@ from worldmodel.domains import RealWorlds
 from worldmodel.domains.mcp.thirdparty.agentdojo import attacked
 
 SECONDS = 300.0  # for one episode
-
-
 RESULTS = Path(__file__).parent / "results" / "third_party.json"
 
 

@@ -118,7 +118,7 @@ def _run_policy(what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvF
     rollout = RolloutConfig(
         engine="ray" if what.workers > 1 else "local",
         workers=what.workers,
-        slots=bearable({task.domain for task in tasks}, SLOTS) if REAL in worlds else SLOTS,
+        slots=_slots(tasks, worlds),
         max_tokens=max_tokens,
         max_context=max_context,
     )
@@ -126,6 +126,10 @@ def _run_policy(what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvF
     served, folder = _served(what), str(Path(what.policy).resolve())
     with policy_pool(folder, worlds, rollout, next(iter(worlds)), served) as pool, counting(pool, "evaluation"):
         return {name: pool.run_tasks(tasks, env=name, sampling=sampling, seed=what.seed) for name in worlds}
+
+
+def _slots(tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]) -> int:
+    return bearable({task.domain for task in tasks}, SLOTS) if REAL in worlds else SLOTS
 
 
 def room(policy: str, domains: Iterable[str], tokens: int | None = None, context: int | None = None) -> tuple[int, int]:
@@ -152,8 +156,7 @@ def _run_reference(
     what: Evaluand, tasks: Sequence[Task], worlds: Mapping[str, EnvFactory]
 ) -> dict[str, list[Trajectory]]:
     runs = {}
-    slots = bearable({task.domain for task in tasks}, SLOTS) if REAL in worlds else SLOTS
-    with replay_pool(worlds, what.workers, slots) as pool, counting(pool, "evaluation"):
+    with replay_pool(worlds, what.workers, _slots(tasks, worlds)) as pool, counting(pool, "evaluation"):
         for name in worlds:
             actions = [task.reference.gold if what.policy == "gold" else kit(task.domain).empty for task in tasks]
             seeds = [derive_seed(what.seed, "eval", task.id) for task in tasks]
