@@ -4,9 +4,10 @@ Owns: a private mount namespace with one sized tmpfs per episode, dropping root,
 Refuses: reading a workspace, running anything but bubblewrap, importing more than the standard library and this
 package (it is started isolated, without site packages, with an empty environment).
 
-Nothing outlives it: its mounts exist in its namespace alone, boxes die with their parent, and it ends as soon
-as the worker does (end of file on the socket, or the worker's pidfd). So a killed worker leaves no mount, no
-directory and no process; empty cgroups of dead keepers are removed by the next one.
+Nothing outlives it: its mounts exist in its namespace alone, boxes die with their parent (what was just starting is
+ended by the worker's ``link``, or by the next keeper's ``cgroups``), and it ends as soon as the worker does (end of
+file on the socket, or the worker's pidfd). So a killed worker leaves no mount, no directory and no process; empty
+cgroups of dead keepers are removed by the next one.
 
 Arguments: the worker's pid, the number of the stream socket it inherited. Requests there: ``workspace`` (files,
 dirs, modes, bytes, inodes), ``spawn`` (workspace, argv, bwrap, rlimits, memory, seccomp; descriptors in, out, marker,
